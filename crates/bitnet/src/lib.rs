@@ -1,0 +1,2 @@
+//! tacit-bitnet
+#![forbid(unsafe_code)]

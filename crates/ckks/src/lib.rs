@@ -1,0 +1,2 @@
+//! tacit-ckks
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! tacit-ensi
+#![forbid(unsafe_code)]
