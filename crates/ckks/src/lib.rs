@@ -1,2 +1,4 @@
 //! tacit-ckks
 #![forbid(unsafe_code)]
+
+pub mod fft;
