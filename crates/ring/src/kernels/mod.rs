@@ -1,0 +1,114 @@
+//! The inner loops, once in portable Rust and once per vector unit, behind one trait.
+
+pub mod portable;
+
+use std::sync::OnceLock;
+
+use crate::{
+    Modulus, NttPermutation, RingError, base_conversion::BaseTables, memory::AlignedWords,
+};
+
+pub use portable::Portable;
+
+/// Tables of one transform, laid out by the kernel that made them.
+pub struct NttPlan {
+    /// Number of coefficients.
+    pub(crate) n: usize,
+    /// The modulus.
+    pub(crate) modulus: Modulus,
+    /// Twiddle factors of the forward transform.
+    pub(crate) forward: AlignedWords,
+    /// Twiddle factors of the inverse transform.
+    pub(crate) inverse: AlignedWords,
+    /// `1/n` and its Shoup quotient.
+    pub(crate) scale: (u64, u64),
+}
+
+/// The inner loops. Residues in and out are canonical; callers have checked all lengths.
+pub trait Kernel: Send + Sync {
+    /// Name for `TACIT_KERNEL` and reports.
+    fn name(&self) -> &'static str;
+
+    /// Tables of the transform with the primitive `2n`-th root `psi`.
+    fn ntt_plan(&self, n: usize, m: &Modulus, psi: u64) -> NttPlan;
+    /// Forward transform in place.
+    fn ntt_forward(&self, plan: &NttPlan, a: &mut [u64]);
+    /// Inverse transform in place.
+    fn ntt_inverse(&self, plan: &NttPlan, a: &mut [u64]);
+
+    /// `a += b`.
+    fn add_assign(&self, m: &Modulus, a: &mut [u64], b: &[u64]);
+    /// `a -= b`.
+    fn sub_assign(&self, m: &Modulus, a: &mut [u64], b: &[u64]);
+    /// `a = -a`.
+    fn neg_assign(&self, m: &Modulus, a: &mut [u64]);
+    /// `out = a + b`.
+    fn add(&self, m: &Modulus, out: &mut [u64], a: &[u64], b: &[u64]);
+    /// `out = a - b`.
+    fn sub(&self, m: &Modulus, out: &mut [u64], a: &[u64], b: &[u64]);
+    /// `out = a b`.
+    fn mul(&self, m: &Modulus, out: &mut [u64], a: &[u64], b: &[u64]);
+    /// `a *= b`.
+    fn mul_assign(&self, m: &Modulus, a: &mut [u64], b: &[u64]);
+    /// `acc += a b`.
+    fn mul_add_assign(&self, m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]);
+    /// `a *= c`.
+    fn mul_scalar_assign(&self, m: &Modulus, a: &mut [u64], c: u64);
+    /// `out = a c`.
+    fn mul_scalar(&self, m: &Modulus, out: &mut [u64], a: &[u64], c: u64);
+    /// `acc += a c`.
+    fn mul_scalar_add_assign(&self, m: &Modulus, acc: &mut [u64], a: &[u64], c: u64);
+    /// `a = (a - b) c`.
+    fn sub_mul_scalar_assign(&self, m: &Modulus, a: &mut [u64], b: &[u64], c: u64);
+    /// `a += c`.
+    fn add_scalar_assign(&self, m: &Modulus, a: &mut [u64], c: u64);
+    /// `out = sum_k a[k] b[k]`.
+    fn inner_product(&self, m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u64]]);
+    /// `out0 = sum_k a[k] b0[k]`, `out1 = sum_k a[k] b1[k]`.
+    fn inner_product_pair(
+        &self,
+        m: &Modulus,
+        out0: &mut [u64],
+        out1: &mut [u64],
+        a: &[&[u64]],
+        b0: &[&[u64]],
+        b1: &[&[u64]],
+    );
+    /// Centred conversion between RNS bases.
+    fn base_convert(&self, t: &BaseTables, from: &[&[u64]], to: &mut [&mut [u64]]);
+    /// The block permutation of an automorphism.
+    fn permute(&self, permutation: &NttPermutation, out: &mut [u64], a: &[u64]);
+}
+
+/// The kernels this machine can run, the fastest first.
+pub fn available() -> Vec<&'static dyn Kernel> {
+    vec![&Portable]
+}
+
+/// The kernel of a name.
+///
+/// # Errors
+/// [`RingError::Kernel`] if this machine has no such kernel.
+pub fn by_name(name: &str) -> Result<&'static dyn Kernel, RingError> {
+    let all = available();
+    all.iter()
+        .find(|k| k.name() == name)
+        .copied()
+        .ok_or_else(|| RingError::Kernel {
+            name: name.to_owned(),
+            available: all.iter().map(|k| k.name()).collect::<Vec<_>>().join(", "),
+        })
+}
+
+/// The kernel in use: the one that the environment variable `TACIT_KERNEL` names, else the fastest this machine can run.
+/// Picked once per process. A name that is not available gives the portable kernel and a line on standard error.
+pub fn active() -> &'static dyn Kernel {
+    static ACTIVE: OnceLock<&'static dyn Kernel> = OnceLock::new();
+    *ACTIVE.get_or_init(|| match std::env::var("TACIT_KERNEL") {
+        Ok(name) if !name.is_empty() => by_name(&name).unwrap_or_else(|error| {
+            eprintln!("TACIT_KERNEL: {error}; using the portable kernel");
+            &Portable
+        }),
+        _ => available()[0],
+    })
+}
