@@ -11,6 +11,7 @@ pub mod ops;
 pub mod poly;
 pub mod primes;
 pub mod sampling;
+pub mod ternary;
 
 pub use automorphism::{
     NttPermutation, automorphism_coeffs, galois_conjugation, galois_of_rotation,
