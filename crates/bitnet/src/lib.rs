@@ -23,14 +23,20 @@
 //! | [`TernaryMatrix`] | weights in {-1, 0, 1}, two bits each, with one scale |
 //! | [`checkpoint::load`], [`LoadReport`] | reads a model folder or a GGUF file and says what was done |
 //! | [`Tokenizer`] | text to token ids and back, streaming |
+//! | [`Functions`], [`ForwardOptions`], [`Probe`] | how the forward pass computes its functions, and a look inside it |
 //! | [`Calibration`], [`ChebyshevSeries`] | the polynomials of encrypted inference, and measured ranges |
 #![forbid(unsafe_code)]
 
+mod attention;
 pub mod calibration;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod forward;
+pub mod functions;
+pub mod kv_cache;
 pub mod polynomial;
+pub mod sampling;
 pub mod ternary;
 pub mod tokenizer;
 
@@ -38,6 +44,12 @@ pub use calibration::{Calibration, LayerCalibration, MaxAbs, MeanSquares};
 pub use checkpoint::{LayerWeights, LoadReport, Model};
 pub use config::{Activation, Attention, Config};
 pub use error::BitnetError;
+pub use forward::HiddenStates;
+pub use functions::{
+    ForwardOptions, FunctionKind, Functions, Noise, OutOfRange, Probe, Quantity, RangeReport,
+};
+pub use kv_cache::KvCache;
 pub use polynomial::ChebyshevSeries;
+pub use sampling::{Sampler, SamplingOptions, argmax};
 pub use ternary::{DenseMatrix, Matrix, TernaryMatrix};
 pub use tokenizer::Tokenizer;

@@ -1,5 +1,6 @@
 //! Weights in memory: ternary matrices of two bits a weight, dense matrices as stored, and products with activations.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -425,11 +426,17 @@ impl DenseMatrix {
     /// # Panics
     /// When `r >= rows`.
     pub fn row(&self, r: usize) -> Vec<f32> {
+        let mut out = vec![0.0; self.cols];
+        self.row_into(r, &mut out);
+        out
+    }
+
+    fn row_into(&self, r: usize, out: &mut [f32]) {
         let range = r * self.cols..(r + 1) * self.cols;
         match &self.values {
-            DenseValues::F32(v) => v[range].to_vec(),
-            DenseValues::F16(v) => v[range].iter().map(|x| x.to_f32()).collect(),
-            DenseValues::Bf16(v) => v[range].iter().map(|x| x.to_f32()).collect(),
+            DenseValues::F32(v) => out.copy_from_slice(&v[range]),
+            DenseValues::F16(v) => v[range].convert_to_f32_slice(out),
+            DenseValues::Bf16(v) => v[range].convert_to_f32_slice(out),
         }
     }
 
@@ -451,21 +458,14 @@ impl DenseMatrix {
         if x.rows < BLOCKED_FROM {
             for t in 0..x.rows {
                 let input = x.row(t);
+                let row = || vec![0.0; self.cols];
                 out.row_mut(t)
                     .par_iter_mut()
                     .with_min_len(64)
                     .enumerate()
-                    .for_each(|(r, y)| {
-                        let range = r * self.cols..(r + 1) * self.cols;
-                        *y = match &self.values {
-                            DenseValues::F32(v) => dot_dense(input, v[range].iter().copied()),
-                            DenseValues::F16(v) => {
-                                dot_dense(input, v[range].iter().map(|x| x.to_f32()))
-                            }
-                            DenseValues::Bf16(v) => {
-                                dot_dense(input, v[range].iter().map(|x| x.to_f32()))
-                            }
-                        };
+                    .for_each_init(row, |row, (r, y)| {
+                        self.row_into(r, row);
+                        *y = dot_dense(input, row);
                     });
             }
             return Ok(out);
@@ -474,10 +474,11 @@ impl DenseMatrix {
         let input = candle_core::Tensor::from_slice(&x.data, (x.rows, x.cols), &device)?;
         for start in (0..self.rows).step_by(16 * BLOCK_ROWS) {
             let end = (start + 16 * BLOCK_ROWS).min(self.rows);
-            let block: Vec<f32> = (start..end)
-                .into_par_iter()
-                .flat_map_iter(|r| self.row(r))
-                .collect();
+            let mut block = vec![0.0; (end - start) * self.cols];
+            block
+                .par_chunks_mut(self.cols)
+                .enumerate()
+                .for_each(|(r, row)| self.row_into(start + r, row));
             let block = candle_core::Tensor::from_vec(block, (end - start, self.cols), &device)?;
             let product: Vec<f32> = input.matmul(&block.t()?)?.flatten_all()?.to_vec1()?;
             for (t, row) in product.chunks_exact(end - start).enumerate() {
@@ -488,10 +489,12 @@ impl DenseMatrix {
     }
 }
 
-fn dot_dense(x: &[f32], w: impl Iterator<Item = f32>) -> f32 {
+fn dot_dense(x: &[f32], w: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];
-    for (i, (a, b)) in x.iter().zip(w).enumerate() {
-        lanes[i % 8] += a * b;
+    for (x, w) in x.chunks(8).zip(w.chunks(8)) {
+        for (lane, (x, w)) in lanes.iter_mut().zip(x.iter().zip(w)) {
+            *lane += x * w;
+        }
     }
     lanes.iter().sum()
 }

@@ -2,6 +2,7 @@
 
 mod assemble;
 pub mod hf;
+mod random;
 pub mod safetensors_shards;
 
 use std::path::{Path, PathBuf};
