@@ -1,0 +1,414 @@
+//! Hybrid key switching, relinearisation, rescaling.
+//!
+//! To switch a polynomial `c` (level `l`, NTT form) from `s_from` to `s_to`:
+//!
+//! ```text
+//! coefficients of c                                       l + 1 inverse transforms
+//! for each digit d:  c mod D_d, centred, to all other limbs of q_0..q_l, p   ("mod-up": exact base conversion)
+//!                    transform them; the digit's own limbs are those of c
+//! (u_0, u_1) = sum_d digit_d (b_d, a_d)                   over q and p: u_0 + u_1 s_to = P c s_from + noise
+//! divide by P with rounding                               ("mod-down": coefficients of the p limbs, centred, to q; subtract; times P^-1)
+//! ```
+//!
+//! The centred digits are exact (no multiples of `D_d` added), so the noise is that of [`crate::noise::key_switch`]. A relinearisation followed
+//! by a rescaling divides by `P q_l` in one go, which saves the transforms of one of them ([`Evaluator::mul`]).
+
+use crate::ciphertext::Ciphertext;
+use crate::context::{Context, Conversion, limbs_mut};
+use crate::counts::count;
+use crate::error::CkksError;
+use crate::evaluator::Evaluator;
+use crate::keys::{EvaluationKeys, KeyShape, SwitchingKey};
+use rayon::prelude::*;
+use tacit_ring::{NttPermutation, RnsPoly, ops};
+
+/// The digits of a polynomial after mod-up. A digit's own limbs are those of the polynomial itself and are not repeated.
+pub(crate) struct Digits {
+    /// Per digit: all limbs of `q_0..=q_level, p_0..p_{special-1}` except the digit's own, NTT form.
+    foreign: Vec<RnsPoly>,
+    pub level: usize,
+    pub special: usize,
+}
+
+impl Digits {
+    /// Splits and extends `c` (NTT form, `level + 1` limbs).
+    pub fn new(
+        ctx: &Context,
+        c: &RnsPoly,
+        level: usize,
+        special: usize,
+    ) -> Result<Self, CkksError> {
+        let mut coefficients = c.clone();
+        ctx.inverse(&mut coefficients, level);
+        let foreign = (0..ctx.params().digits_at(level))
+            .map(|digit| {
+                let own = ctx.digit_limbs(digit, level);
+                let mut out = RnsPoly::zero(ctx.n(), level + 1 + special - own.len());
+                let from: Vec<&[u64]> = own.clone().map(|i| coefficients.limb(i)).collect();
+                ctx.converter(Conversion::ModUp {
+                    digit,
+                    level,
+                    special,
+                })?
+                .convert(&from, &mut limbs_mut(&mut out));
+                limbs_mut(&mut out)
+                    .into_par_iter()
+                    .enumerate()
+                    .for_each(|(k, limb)| {
+                        let j = if k < own.start { k } else { k + own.len() };
+                        ctx.table(level, j).forward(limb);
+                    });
+                Ok(out)
+            })
+            .collect::<Result<_, CkksError>>()?;
+        Ok(Self {
+            foreign,
+            level,
+            special,
+        })
+    }
+
+    /// Limb `j` of digit `digit` of the polynomial `c` these digits were made from.
+    fn limb<'a>(&'a self, ctx: &Context, c: &'a RnsPoly, digit: usize, j: usize) -> &'a [u64] {
+        let own = ctx.digit_limbs(digit, self.level);
+        if own.contains(&j) {
+            c.limb(j)
+        } else if j < own.start {
+            self.foreign[digit].limb(j)
+        } else {
+            self.foreign[digit].limb(j - own.len())
+        }
+    }
+
+    /// `sum_d digit_d (b_d, a_d)` over `q_0..=q_level, p_0..p_{special-1}`.
+    pub fn inner_product(
+        &self,
+        ctx: &Context,
+        c: &RnsPoly,
+        key: &SwitchingKey,
+    ) -> (RnsPoly, RnsPoly) {
+        let limbs = self.level + 1 + self.special;
+        let (mut u0, mut u1) = (RnsPoly::zero(ctx.n(), limbs), RnsPoly::zero(ctx.n(), limbs));
+        limbs_mut(&mut u0)
+            .into_par_iter()
+            .zip(limbs_mut(&mut u1))
+            .enumerate()
+            .for_each(|(j, (u0, u1))| {
+                let at = key.limb_at(self.level, j);
+                let digits: Vec<&[u64]> = (0..self.foreign.len())
+                    .map(|d| self.limb(ctx, c, d, j))
+                    .collect();
+                let b: Vec<&[u64]> = key.digits()[..digits.len()]
+                    .iter()
+                    .map(|(b, _)| b.limb(at))
+                    .collect();
+                let a: Vec<&[u64]> = key.digits()[..digits.len()]
+                    .iter()
+                    .map(|(_, a)| a.limb(at))
+                    .collect();
+                ops::inner_product_pair(ctx.modulus(self.level, j), u0, u1, &digits, &b, &a);
+            });
+        (u0, u1)
+    }
+}
+
+/// `round(u / P)`, then `+ addend`, then a permutation: `u` over `q_0..=q_level, p_0..p_{special-1}` to `q_0..=q_level`. `u` is scratch.
+pub(crate) fn mod_down(
+    ctx: &Context,
+    mut u: RnsPoly,
+    level: usize,
+    special: usize,
+    addend: Option<&RnsPoly>,
+    permutation: Option<&NttPermutation>,
+) -> Result<RnsPoly, CkksError> {
+    let mut out = RnsPoly::zero(ctx.n(), level + 1);
+    let converter = ctx.converter(Conversion::ModDown { level, special })?;
+    let (mut q, mut p) = split_limbs(&mut u, level + 1);
+    p.par_iter_mut()
+        .enumerate()
+        .for_each(|(k, limb)| ctx.p_table(k).inverse(limb));
+    let from: Vec<&[u64]> = p.iter().map(|limb| &**limb).collect();
+    let mut targets = limbs_mut(&mut out);
+    converter.convert(&from, &mut targets);
+    targets
+        .into_par_iter()
+        .zip(q.par_iter_mut())
+        .enumerate()
+        .for_each(|(i, (out, u))| {
+            let table = ctx.table(level, i);
+            let m = table.modulus();
+            table.forward(out);
+            match permutation {
+                None => {
+                    // (u - t)/P as (t - u)(-1/P): the result lies where the converted residues were.
+                    ops::sub_mul_scalar_assign(m, out, u, m.neg(ctx.p_product_inverse(special, i)));
+                    if let Some(addend) = addend {
+                        ops::add_assign(m, out, addend.limb(i));
+                    }
+                }
+                Some(permutation) => {
+                    ops::sub_mul_scalar_assign(m, u, out, ctx.p_product_inverse(special, i));
+                    if let Some(addend) = addend {
+                        ops::add_assign(m, u, addend.limb(i));
+                    }
+                    permutation.apply(out, u);
+                }
+            }
+        });
+    Ok(out)
+}
+
+/// `round(u / (P q_level))`: `u` over `q_0..=q_level, p_0..p_{special-1}` to `q_0..q_level` (exclusive). `u` is scratch.
+pub(crate) fn mod_down_rescale(
+    ctx: &Context,
+    mut u: RnsPoly,
+    level: usize,
+    special: usize,
+) -> Result<RnsPoly, CkksError> {
+    let mut out = RnsPoly::zero(ctx.n(), level);
+    let converter = ctx.converter(Conversion::ModDownRescale { level, special })?;
+    let (mut q, mut tail) = split_limbs(&mut u, level);
+    tail.par_iter_mut()
+        .enumerate()
+        .for_each(|(k, limb)| ctx.table(level, level + k).inverse(limb));
+    // The converter's order: special primes, then q_level.
+    let from: Vec<&[u64]> = tail[1..]
+        .iter()
+        .chain(&tail[..1])
+        .map(|limb| &**limb)
+        .collect();
+    let mut targets = limbs_mut(&mut out);
+    converter.convert(&from, &mut targets);
+    targets
+        .into_par_iter()
+        .zip(q.par_iter_mut())
+        .enumerate()
+        .for_each(|(i, (out, u))| {
+            let table = ctx.table(level, i);
+            let m = table.modulus();
+            table.forward(out);
+            let factor = m.mul(ctx.p_product_inverse(special, i), ctx.q_inverse(level, i));
+            ops::sub_mul_scalar_assign(m, out, u, m.neg(factor));
+        });
+    Ok(out)
+}
+
+fn split_limbs(u: &mut RnsPoly, at: usize) -> (Vec<&mut [u64]>, Vec<&mut [u64]>) {
+    let mut q = limbs_mut(u);
+    let p = q.split_off(at);
+    (q, p)
+}
+
+/// Errors unless the key serves this level.
+pub(crate) fn check_key(ctx: &Context, key: &SwitchingKey, level: usize) -> Result<(), CkksError> {
+    let refuse = |reason: String| {
+        Err(CkksError::KeyShape {
+            level: key.level,
+            special: key.special,
+            reason,
+        })
+    };
+    if key.level < level {
+        return refuse(format!(
+            "the ciphertext is at level {level}; generate the key with a shape of at least this level"
+        ));
+    }
+    let KeyShape {
+        level: top,
+        special,
+    } = key.shape();
+    if top > ctx.params().max_level()
+        || special == 0
+        || special > ctx.params().p_len()
+        || key.digits.len() != ctx.params().digits_at(top)
+    {
+        return refuse("the key was made with other parameters".into());
+    }
+    key.digits.iter().try_for_each(|(b, a)| {
+        ctx.check_poly("switching key", b, top, special)?;
+        ctx.check_poly("switching key", a, top, special)
+    })
+}
+
+impl Evaluator {
+    /// `(u_0, u_1)` with `u_0 + u_1 s_to = P c s_from + noise`.
+    pub(crate) fn switch_lazily(
+        &self,
+        c: &RnsPoly,
+        level: usize,
+        key: &SwitchingKey,
+    ) -> Result<(RnsPoly, RnsPoly), CkksError> {
+        check_key(&self.ctx, key, level)?;
+        let digits = Digits::new(&self.ctx, c, level, key.special)?;
+        count(&self.counters.key_switches, 1);
+        Ok(digits.inner_product(&self.ctx, c, key))
+    }
+
+    /// The same message under another secret: from the key's `s_from` to its `s_to`. No level; noise of [`crate::noise::key_switch`].
+    ///
+    /// # Errors
+    /// [`CkksError::KeyShape`] if the key does not serve the level; [`CkksError::Shape`] for a ciphertext of another context or with three parts.
+    pub fn key_switch(&self, ct: &Ciphertext, key: &SwitchingKey) -> Result<Ciphertext, CkksError> {
+        self.ctx.check_linear(ct)?;
+        let (u0, u1) = self.switch_lazily(&ct.parts[1], ct.level, key)?;
+        let b = mod_down(
+            &self.ctx,
+            u0,
+            ct.level,
+            key.special,
+            Some(&ct.parts[0]),
+            None,
+        )?;
+        let a = mod_down(&self.ctx, u1, ct.level, key.special, None, None)?;
+        Ok(Ciphertext {
+            parts: vec![b, a],
+            level: ct.level,
+            scale: ct.scale,
+        })
+    }
+
+    /// From three parts to two; two parts are returned as they are.
+    ///
+    /// # Errors
+    /// [`CkksError::KeyShape`] if the relinearisation key does not serve the level.
+    pub fn relinearise(
+        &self,
+        ct: &Ciphertext,
+        keys: &EvaluationKeys,
+    ) -> Result<Ciphertext, CkksError> {
+        self.ctx.check_ciphertext(ct)?;
+        let [d0, d1, d2] = ct.parts.as_slice() else {
+            return Ok(ct.clone());
+        };
+        let key = &keys.relinearisation;
+        let (u0, u1) = self.switch_lazily(d2, ct.level, key)?;
+        let b = mod_down(&self.ctx, u0, ct.level, key.special, Some(d0), None)?;
+        let a = mod_down(&self.ctx, u1, ct.level, key.special, Some(d1), None)?;
+        Ok(Ciphertext {
+            parts: vec![b, a],
+            level: ct.level,
+            scale: ct.scale,
+        })
+    }
+
+    /// Relinearisation and rescaling in one: three parts at level `l` to two at `l - 1`, one division by `P q_l`.
+    ///
+    /// # Errors
+    /// [`CkksError::LevelTooLow`] at level 0; otherwise as [`Self::relinearise`].
+    pub fn relinearise_rescale(
+        &self,
+        ct: &Ciphertext,
+        keys: &EvaluationKeys,
+    ) -> Result<Ciphertext, CkksError> {
+        self.ctx.check_ciphertext(ct)?;
+        let [d0, d1, d2] = ct.parts.as_slice() else {
+            return self.rescale(ct);
+        };
+        let level = ct.level;
+        if level == 0 {
+            return Err(CkksError::LevelTooLow {
+                operation: "rescale",
+                found: 0,
+                needed: 1,
+            });
+        }
+        let key = &keys.relinearisation;
+        let (u0, u1) = self.switch_lazily(d2, level, key)?;
+        let mut parts = Vec::with_capacity(2);
+        for (mut u, d) in [(u0, d0), (u1, d1)] {
+            self.add_times_p(&mut u, d, level, key.special);
+            parts.push(mod_down_rescale(&self.ctx, u, level, key.special)?);
+        }
+        count(&self.counters.rescales, 1);
+        Ok(Ciphertext {
+            parts,
+            level: level - 1,
+            scale: ct.scale / self.ctx.params().q(level).value() as f64,
+        })
+    }
+
+    /// `u += P d` on the chain limbs (the special limbs of `P d` are 0).
+    pub(crate) fn add_times_p(&self, u: &mut RnsPoly, d: &RnsPoly, level: usize, special: usize) {
+        limbs_mut(u)
+            .into_par_iter()
+            .take(level + 1)
+            .enumerate()
+            .for_each(|(i, u)| {
+                ops::mul_scalar_add_assign(
+                    self.ctx.modulus(level, i),
+                    u,
+                    d.limb(i),
+                    self.ctx.p_product(special, i),
+                );
+            });
+    }
+
+    /// Divides by the top prime `q_l` with centred rounding: one level less, scale divided by exactly `q_l`.
+    /// Noise: divided by `q_l`, plus the rounding of [`crate::noise::rounding`].
+    ///
+    /// # Errors
+    /// [`CkksError::LevelTooLow`] at level 0.
+    pub fn rescale(&self, ct: &Ciphertext) -> Result<Ciphertext, CkksError> {
+        let ctx = &*self.ctx;
+        ctx.check_ciphertext(ct)?;
+        let level = ct.level;
+        if level == 0 {
+            return Err(CkksError::LevelTooLow {
+                operation: "rescale",
+                found: 0,
+                needed: 1,
+            });
+        }
+        let converter = ctx.converter(Conversion::Rescale { level })?;
+        let parts = ct
+            .parts
+            .par_iter()
+            .map(|part| {
+                let mut last = RnsPoly::from_slice(ctx.n(), part.limb(level));
+                ctx.q_table(level).inverse(last.limb_mut(0));
+                let mut out = RnsPoly::zero(ctx.n(), level);
+                let mut targets = limbs_mut(&mut out);
+                converter.convert(&[last.limb(0)], &mut targets);
+                targets.into_par_iter().enumerate().for_each(|(i, out)| {
+                    let table = ctx.q_table(i);
+                    let m = table.modulus();
+                    table.forward(out);
+                    ops::sub_mul_scalar_assign(
+                        m,
+                        out,
+                        part.limb(i),
+                        m.neg(ctx.q_inverse(level, i)),
+                    );
+                });
+                out
+            })
+            .collect();
+        count(&self.counters.rescales, 1);
+        Ok(Ciphertext {
+            parts,
+            level: level - 1,
+            scale: ct.scale / ctx.params().q(level).value() as f64,
+        })
+    }
+
+    /// `a b`: product, relinearisation and rescaling. One level; scale `a.scale b.scale / q_l`.
+    ///
+    /// # Errors
+    /// Those of [`Self::mul_tensor`] and [`Self::relinearise_rescale`].
+    pub fn mul(
+        &self,
+        a: &Ciphertext,
+        b: &Ciphertext,
+        keys: &EvaluationKeys,
+    ) -> Result<Ciphertext, CkksError> {
+        self.relinearise_rescale(&self.mul_tensor(a, b)?, keys)
+    }
+
+    /// `a^2`: as [`Self::mul`].
+    ///
+    /// # Errors
+    /// As [`Self::mul`].
+    pub fn square(&self, a: &Ciphertext, keys: &EvaluationKeys) -> Result<Ciphertext, CkksError> {
+        self.relinearise_rescale(&self.square_tensor(a)?, keys)
+    }
+}
