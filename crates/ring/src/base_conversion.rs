@@ -2,7 +2,11 @@
 
 use rayon::prelude::*;
 
-use crate::{Modulus, RingError, kernels, memory::AlignedWords};
+use crate::{
+    Modulus, RingError,
+    kernels::{self, Kernel},
+    memory::AlignedWords,
+};
 
 /// Coefficients that one task converts: long enough to hide the cost of a task, short enough for many tasks.
 const CHUNK: usize = 2048;
@@ -117,7 +121,11 @@ impl BaseConverter {
     /// # Panics
     /// If the numbers of rows differ from the bases', or the rows differ in length.
     pub fn convert(&self, from: &[&[u64]], to: &mut [&mut [u64]]) {
-        let kernel = kernels::active();
+        self.convert_with(kernels::active(), from, to);
+    }
+
+    /// [`BaseConverter::convert`] by a given kernel.
+    pub fn convert_with(&self, kernel: &dyn Kernel, from: &[&[u64]], to: &mut [&mut [u64]]) {
         assert!(
             from.len() == self.tables.from.len(),
             "expected {} source limbs, found {}",
@@ -151,12 +159,6 @@ impl BaseConverter {
             let from: Vec<&[u64]> = from.iter().map(|row| &row[range.clone()]).collect();
             kernel.base_convert(&self.tables, &from, &mut to);
         });
-    }
-
-    /// The constants, for kernels.
-    #[doc(hidden)]
-    pub fn tables(&self) -> &BaseTables {
-        &self.tables
     }
 }
 

@@ -23,6 +23,12 @@ pub struct Modulus {
     inv64: u64,
     /// `2^64 mod p`.
     r64: u64,
+    /// `2^52 mod p`.
+    r52: u64,
+    /// `floor(r52 2^52 / p)`.
+    r52_shoup: u64,
+    /// `floor(2^52 / p)`.
+    inv52: u64,
 }
 
 impl Modulus {
@@ -39,12 +45,16 @@ impl Modulus {
         }
         let p = u128::from(value);
         let shift = value.ilog2();
+        let r52 = ((1u128 << 52) % p) as u64;
         Ok(Self {
             value,
             shift,
             mu: ((1u128 << (52 + shift)) / p) as u64,
             inv64: ((1u128 << 64) / p) as u64,
             r64: ((1u128 << 64) % p) as u64,
+            r52,
+            r52_shoup: ((u128::from(r52) << 52) / p) as u64,
+            inv52: ((1u128 << 52) / p) as u64,
         })
     }
 
@@ -58,6 +68,13 @@ impl Modulus {
     #[inline]
     pub fn bits(&self) -> u32 {
         self.shift + 1
+    }
+
+    /// What reduces a number given as two 52-bit halves: `2^52 mod p`, its Shoup quotient, and `floor(2^52 / p)`.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    pub(crate) fn split_constants(&self) -> (u64, u64, u64) {
+        (self.r52, self.r52_shoup, self.inv52)
     }
 
     /// One conditional subtraction, without a branch: `a < 2p` to `[0, p)`.

@@ -1,5 +1,7 @@
 //! The inner loops, once in portable Rust and once per vector unit, behind one trait.
 
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
 pub mod portable;
 
 use std::sync::OnceLock;
@@ -82,7 +84,13 @@ pub trait Kernel: Send + Sync {
 
 /// The kernels this machine can run, the fastest first.
 pub fn available() -> Vec<&'static dyn Kernel> {
-    vec![&Portable]
+    let mut all: Vec<&'static dyn Kernel> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    if let Some(kernel) = avx512::Avx512::detect() {
+        all.push(kernel);
+    }
+    all.push(&Portable);
+    all
 }
 
 /// The kernel of a name.

@@ -1,0 +1,204 @@
+//! Element-wise operations and permutations. Whole registers here, the rest of at most seven elements by the portable kernel.
+
+use std::arch::x86_64::*;
+
+use super::arith::{VMod, lo, load, reduce_once, splat, store};
+use crate::{
+    Modulus, NttPermutation,
+    automorphism::BLOCK,
+    kernels::{Kernel, Portable},
+};
+
+/// `a = f(a)` by registers; hands the tail to `$tail`.
+macro_rules! in_place {
+    ($a:ident, |$x:ident| $body:expr, |$ta:ident| $tail:expr) => {{
+        let (chunks, $ta) = $a.as_chunks_mut::<8>();
+        for chunk in chunks {
+            let $x = load(chunk);
+            store(chunk, $body);
+        }
+        if !$ta.is_empty() {
+            $tail
+        }
+    }};
+    ($a:ident, $b:ident, |$x:ident, $y:ident| $body:expr, |$ta:ident, $tb:ident| $tail:expr) => {{
+        let (chunks, $ta) = $a.as_chunks_mut::<8>();
+        let (others, $tb) = $b.as_chunks::<8>();
+        for (chunk, other) in chunks.iter_mut().zip(others) {
+            let ($x, $y) = (load(chunk), load(other));
+            store(chunk, $body);
+        }
+        if !$ta.is_empty() {
+            $tail
+        }
+    }};
+}
+
+/// `out = f(a, b)` by registers; hands the tail to `$tail`.
+macro_rules! out_of_place {
+    ($o:ident, $a:ident, |$x:ident| $body:expr, |$to:ident, $ta:ident| $tail:expr) => {{
+        let (chunks, $to) = $o.as_chunks_mut::<8>();
+        let (left, $ta) = $a.as_chunks::<8>();
+        for (chunk, a) in chunks.iter_mut().zip(left) {
+            let $x = load(a);
+            store(chunk, $body);
+        }
+        if !$to.is_empty() {
+            $tail
+        }
+    }};
+    ($o:ident, $a:ident, $b:ident, |$x:ident, $y:ident| $body:expr, |$to:ident, $ta:ident, $tb:ident| $tail:expr) => {{
+        let (chunks, $to) = $o.as_chunks_mut::<8>();
+        let (left, $ta) = $a.as_chunks::<8>();
+        let (right, $tb) = $b.as_chunks::<8>();
+        for ((chunk, a), b) in chunks.iter_mut().zip(left).zip(right) {
+            let ($x, $y) = (load(a), load(b));
+            store(chunk, $body);
+        }
+        if !$to.is_empty() {
+            $tail
+        }
+    }};
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn add_assign(m: &Modulus, a: &mut [u64], b: &[u64]) {
+    let v = VMod::new(m);
+    in_place!(a, b, |x, y| v.add(x, y), |ta, tb| Portable
+        .add_assign(m, ta, tb));
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn sub_assign(m: &Modulus, a: &mut [u64], b: &[u64]) {
+    let v = VMod::new(m);
+    in_place!(a, b, |x, y| v.sub(x, y), |ta, tb| Portable
+        .sub_assign(m, ta, tb));
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn neg_assign(m: &Modulus, a: &mut [u64]) {
+    let v = VMod::new(m);
+    in_place!(a, |x| reduce_once(_mm512_sub_epi64(v.p, x), v.p), |ta| {
+        Portable.neg_assign(m, ta)
+    });
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn add(m: &Modulus, out: &mut [u64], a: &[u64], b: &[u64]) {
+    let v = VMod::new(m);
+    out_of_place!(out, a, b, |x, y| v.add(x, y), |to, ta, tb| Portable
+        .add(m, to, ta, tb));
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn sub(m: &Modulus, out: &mut [u64], a: &[u64], b: &[u64]) {
+    let v = VMod::new(m);
+    out_of_place!(out, a, b, |x, y| v.sub(x, y), |to, ta, tb| Portable
+        .sub(m, to, ta, tb));
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn mul(m: &Modulus, out: &mut [u64], a: &[u64], b: &[u64]) {
+    let v = VMod::new(m);
+    out_of_place!(out, a, b, |x, y| v.mul(x, y), |to, ta, tb| Portable
+        .mul(m, to, ta, tb));
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn mul_assign(m: &Modulus, a: &mut [u64], b: &[u64]) {
+    let v = VMod::new(m);
+    in_place!(a, b, |x, y| v.mul(x, y), |ta, tb| Portable
+        .mul_assign(m, ta, tb));
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn mul_add_assign(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]) {
+    let v = VMod::new(m);
+    let zero = _mm512_setzero_si512();
+    let (chunks, tacc) = acc.as_chunks_mut::<8>();
+    let (left, ta) = a.as_chunks::<8>();
+    let (right, tb) = b.as_chunks::<8>();
+    for ((chunk, a), b) in chunks.iter_mut().zip(left).zip(right) {
+        let (x, y) = (load(a), load(b));
+        store(
+            chunk,
+            v.reduce_sums(super::arith::hi(zero, x, y), lo(load(chunk), x, y)),
+        );
+    }
+    if !tacc.is_empty() {
+        Portable.mul_add_assign(m, tacc, ta, tb);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn mul_scalar_assign(m: &Modulus, a: &mut [u64], c: u64) {
+    let v = VMod::new(m);
+    let (w, ws) = (splat(c), splat(m.shoup(c)));
+    in_place!(a, |x| reduce_once(v.shoup(w, ws, x), v.p), |ta| Portable
+        .mul_scalar_assign(m, ta, c));
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn mul_scalar(m: &Modulus, out: &mut [u64], a: &[u64], c: u64) {
+    let v = VMod::new(m);
+    let (w, ws) = (splat(c), splat(m.shoup(c)));
+    out_of_place!(out, a, |x| reduce_once(v.shoup(w, ws, x), v.p), |to, ta| {
+        Portable.mul_scalar(m, to, ta, c)
+    });
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn mul_scalar_add_assign(m: &Modulus, acc: &mut [u64], a: &[u64], c: u64) {
+    let v = VMod::new(m);
+    let (w, ws) = (splat(c), splat(m.shoup(c)));
+    in_place!(
+        acc,
+        a,
+        |x, y| v.reduce_4p(_mm512_add_epi64(x, v.shoup(w, ws, y))),
+        |tacc, ta| Portable.mul_scalar_add_assign(m, tacc, ta, c)
+    );
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn sub_mul_scalar_assign(m: &Modulus, a: &mut [u64], b: &[u64], c: u64) {
+    let v = VMod::new(m);
+    let (w, ws) = (splat(c), splat(m.shoup(c)));
+    in_place!(
+        a,
+        b,
+        |x, y| {
+            let d = _mm512_sub_epi64(_mm512_add_epi64(x, v.p), y);
+            reduce_once(v.shoup(w, ws, d), v.p)
+        },
+        |ta, tb| Portable.sub_mul_scalar_assign(m, ta, tb, c)
+    );
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn add_scalar_assign(m: &Modulus, a: &mut [u64], c: u64) {
+    let v = VMod::new(m);
+    let w = splat(c);
+    in_place!(a, |x| v.add(x, w), |ta| Portable
+        .add_scalar_assign(m, ta, c));
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn permute(permutation: &NttPermutation, out: &mut [u64], a: &[u64]) {
+    if permutation.n() < BLOCK {
+        return Portable.permute(permutation, out, a);
+    }
+    let orders = permutation.lanes().each_ref().map(|order| load(order));
+    let source = a.as_chunks::<8>().0;
+    for (out, &entry) in out
+        .as_chunks_mut::<8>()
+        .0
+        .iter_mut()
+        .zip(permutation.blocks())
+    {
+        let (block, order) = (entry as usize / BLOCK, entry as usize % BLOCK);
+        store(
+            out,
+            _mm512_permutexvar_epi64(orders[order], load(&source[block])),
+        );
+    }
+}

@@ -1,0 +1,209 @@
+//! Sums of many products: inner products and base conversion.
+//!
+//! Products of residues below 2^50 are added as two 52-bit halves in 64-bit lanes. Up to [`LAZY`] products keep the sum
+//! of high halves below 2^52, so that one reduction serves for all of them.
+
+use std::arch::x86_64::*;
+
+use super::arith::{V, VMod, hi, lo, load, reduce_once, splat, store};
+use crate::{
+    Modulus,
+    base_conversion::BaseTables,
+    kernels::{Kernel, Portable},
+};
+
+/// Products between reductions: one less than 15, for the canonical sum of the products before.
+const LAZY: usize = 14;
+
+/// Registers of eight coefficients that are summed side by side.
+const WIDTH: usize = 4;
+
+/// Coefficients of one step of a loop.
+const STEP: usize = 8 * WIDTH;
+
+/// Reads `WIDTH` registers at coefficient `at` of a row.
+///
+/// # Safety
+/// `at + STEP <= row.len()`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load_step(row: &[u64], at: usize) -> [V; WIDTH] {
+    debug_assert!(at + STEP <= row.len());
+    // SAFETY: the caller promises that the words exist.
+    std::array::from_fn(|u| unsafe { _mm512_loadu_si512(row.as_ptr().add(at + 8 * u).cast()) })
+}
+
+/// Writes `WIDTH` registers at coefficient `at` of a row.
+///
+/// # Safety
+/// `at + STEP <= row.len()`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store_step(row: &mut [u64], at: usize, v: [V; WIDTH]) {
+    debug_assert!(at + STEP <= row.len());
+    for (u, v) in v.into_iter().enumerate() {
+        // SAFETY: the caller promises that the words exist.
+        unsafe { _mm512_storeu_si512(row.as_mut_ptr().add(at + 8 * u).cast(), v) }
+    }
+}
+
+/// Sums of products in `WIDTH` registers, as low and high halves.
+#[derive(Clone, Copy)]
+struct Sums {
+    low: [V; WIDTH],
+    high: [V; WIDTH],
+}
+
+impl Sums {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn zero() -> Self {
+        let zero = [_mm512_setzero_si512(); WIDTH];
+        Self {
+            low: zero,
+            high: zero,
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn add(&mut self, x: [V; WIDTH], y: [V; WIDTH]) {
+        for u in 0..WIDTH {
+            self.low[u] = lo(self.low[u], x[u], y[u]);
+            self.high[u] = hi(self.high[u], x[u], y[u]);
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn reduced(self, v: &VMod) -> [V; WIDTH] {
+        std::array::from_fn(|u| v.reduce_sums(self.high[u], self.low[u]))
+    }
+
+    /// Makes room for `LAZY` more products.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn fold(&mut self, v: &VMod) {
+        self.low = self.reduced(v);
+        self.high = [_mm512_setzero_si512(); WIDTH];
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn inner_product(m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u64]]) {
+    let v = VMod::new(m);
+    let whole = out.len() - out.len() % STEP;
+    for at in (0..whole).step_by(STEP) {
+        let mut sums = Sums::zero();
+        for (k, (a, b)) in a.iter().zip(b).enumerate() {
+            if k > 0 && k % LAZY == 0 {
+                sums.fold(&v);
+            }
+            // SAFETY: all rows are as long as `out`, and `at + STEP <= whole`.
+            unsafe { sums.add(load_step(a, at), load_step(b, at)) }
+        }
+        // SAFETY: `at + STEP <= whole <= out.len()`.
+        unsafe { store_step(out, at, sums.reduced(&v)) }
+    }
+    if whole < out.len() {
+        let (a, b) = (tails(a, whole), tails(b, whole));
+        Portable.inner_product(m, &mut out[whole..], &a, &b);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn inner_product_pair(
+    m: &Modulus,
+    out0: &mut [u64],
+    out1: &mut [u64],
+    a: &[&[u64]],
+    b0: &[&[u64]],
+    b1: &[&[u64]],
+) {
+    let v = VMod::new(m);
+    let whole = out0.len() - out0.len() % STEP;
+    for at in (0..whole).step_by(STEP) {
+        let (mut sums0, mut sums1) = (Sums::zero(), Sums::zero());
+        for (k, ((a, b0), b1)) in a.iter().zip(b0).zip(b1).enumerate() {
+            if k > 0 && k % LAZY == 0 {
+                sums0.fold(&v);
+                sums1.fold(&v);
+            }
+            // SAFETY: all rows are as long as `out0`, and `at + STEP <= whole`.
+            unsafe {
+                let x = load_step(a, at);
+                sums0.add(x, load_step(b0, at));
+                sums1.add(x, load_step(b1, at));
+            }
+        }
+        // SAFETY: both outputs have the same length, and `at + STEP <= whole`.
+        unsafe {
+            store_step(out0, at, sums0.reduced(&v));
+            store_step(out1, at, sums1.reduced(&v));
+        }
+    }
+    if whole < out0.len() {
+        let (a, b0, b1) = (tails(a, whole), tails(b0, whole), tails(b1, whole));
+        Portable.inner_product_pair(m, &mut out0[whole..], &mut out1[whole..], &a, &b0, &b1);
+    }
+}
+
+/// The rows without their first `from` elements.
+fn tails<'a>(rows: &[&'a [u64]], from: usize) -> Vec<&'a [u64]> {
+    rows.iter().map(|row| &row[from..]).collect()
+}
+
+/// Coefficients whose `y_i` are kept at a time: 20 KiB for nine source moduli.
+const TILE: usize = 256;
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn base_convert(t: &BaseTables, from: &[&[u64]], to: &mut [&mut [u64]]) {
+    let (n, k) = (from[0].len(), from.len());
+    let whole = n - n % STEP;
+    let mut y = vec![0u64; (k + 1) * TILE];
+    for start in (0..whole).step_by(TILE) {
+        let len = TILE.min(whole - start);
+        let mut quotient = [_mm512_setzero_pd(); TILE / 8];
+        for (i, q) in t.from.iter().enumerate() {
+            let (v, (c, cs)) = (VMod::new(q), t.scale[i]);
+            let (c, cs, reciprocal) = (splat(c), splat(cs), _mm512_set1_pd(t.reciprocal[i]));
+            let source = from[i][start..start + len].as_chunks::<8>().0;
+            let row = y[i * TILE..(i + 1) * TILE].as_chunks_mut::<8>().0;
+            for ((y, sum), x) in row.iter_mut().zip(&mut quotient).zip(source) {
+                let product = reduce_once(v.shoup(c, cs, load(x)), v.p);
+                store(y, product);
+                // Two roundings, like the portable kernel.
+                *sum = _mm512_add_pd(*sum, _mm512_mul_pd(_mm512_cvtepu64_pd(product), reciprocal));
+            }
+        }
+        let row = y[k * TILE..].as_chunks_mut::<8>().0;
+        for (y, &sum) in row.iter_mut().zip(&quotient) {
+            store(y, _mm512_cvtpd_epu64(sum));
+        }
+        for (j, m) in t.to.iter().enumerate() {
+            let v = VMod::new(m);
+            let coefficients = t.row(j);
+            for at in (0..len).step_by(STEP) {
+                let mut sums = Sums::zero();
+                for (i, &c) in coefficients.iter().enumerate() {
+                    if i > 0 && i % LAZY == 0 {
+                        sums.fold(&v);
+                    }
+                    // SAFETY: `at + STEP <= TILE`, as both `TILE` and `len` are multiples of `STEP`.
+                    sums.add(
+                        unsafe { load_step(&y[i * TILE..(i + 1) * TILE], at) },
+                        [splat(c); WIDTH],
+                    );
+                }
+                // SAFETY: `start + at + STEP <= whole <= n`, the length of every row.
+                unsafe { store_step(to[j], start + at, sums.reduced(&v)) }
+            }
+        }
+    }
+    // The y_i are residues of what may be a secret.
+    zeroize::Zeroize::zeroize(&mut y);
+    if whole < n {
+        let mut to: Vec<&mut [u64]> = to.iter_mut().map(|row| &mut row[whole..]).collect();
+        Portable.base_convert(t, &tails(from, whole), &mut to);
+    }
+}
