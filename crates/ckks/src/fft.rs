@@ -11,7 +11,7 @@
 //! which is an FFT of size `n/2` with the roots in the order of the powers of 5 (Cheon, Kim, Kim, Song, ASIACRYPT 2017).
 //! A rotation of the slots by `r` is then the automorphism `X -> X^(5^r)`.
 //!
-//! The stages are those of `CoeffsToSlots` and `SlotsToCoeffs` too (CtS and StC), which leave the bit reversal out.
+//! The stages are those of `CoeffsToSlots` and `SlotsToCoeffs` too (module [`crate::dft`]), which leave the bit reversal out.
 
 use num_complex::Complex64;
 

@@ -13,7 +13,7 @@
 //! (Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, ePrint 2020/1203).
 
 use crate::ciphertext::{Ciphertext, LazyCiphertext};
-use crate::context::limbs_mut;
+use crate::context::{Context, limbs_mut};
 use crate::counts::count;
 use crate::error::CkksError;
 use crate::evaluator::{Evaluator, check_scales};
@@ -42,6 +42,19 @@ impl HoistedCiphertext<'_> {
     /// Number of special primes: only keys with the same number fit.
     pub fn special(&self) -> usize {
         self.digits.special
+    }
+
+    /// Limb `j` of `<digits, key>` over `q_0..=q_level, p_0…`: for loops that keep one limb of many rotations in cache.
+    pub(crate) fn inner_product_limb(
+        &self,
+        ctx: &Context,
+        key: &SwitchingKey,
+        j: usize,
+        u0: &mut [u64],
+        u1: &mut [u64],
+    ) {
+        self.digits
+            .inner_product_limb(ctx, &self.ct.parts[1], key, j, u0, u1);
     }
 }
 

@@ -93,22 +93,33 @@ impl Digits {
             .into_par_iter()
             .zip(limbs_mut(&mut u1))
             .enumerate()
-            .for_each(|(j, (u0, u1))| {
-                let at = key.limb_at(self.level, j);
-                let digits: Vec<&[u64]> = (0..self.foreign.len())
-                    .map(|d| self.limb(ctx, c, d, j))
-                    .collect();
-                let b: Vec<&[u64]> = key.digits()[..digits.len()]
-                    .iter()
-                    .map(|(b, _)| b.limb(at))
-                    .collect();
-                let a: Vec<&[u64]> = key.digits()[..digits.len()]
-                    .iter()
-                    .map(|(_, a)| a.limb(at))
-                    .collect();
-                ops::inner_product_pair(ctx.modulus(self.level, j), u0, u1, &digits, &b, &a);
-            });
+            .for_each(|(j, (u0, u1))| self.inner_product_limb(ctx, c, key, j, u0, u1));
         (u0, u1)
+    }
+
+    /// Limb `j` of [`Self::inner_product`].
+    pub fn inner_product_limb(
+        &self,
+        ctx: &Context,
+        c: &RnsPoly,
+        key: &SwitchingKey,
+        j: usize,
+        u0: &mut [u64],
+        u1: &mut [u64],
+    ) {
+        let at = key.limb_at(self.level, j);
+        let digits: Vec<&[u64]> = (0..self.foreign.len())
+            .map(|d| self.limb(ctx, c, d, j))
+            .collect();
+        let b: Vec<&[u64]> = key.digits()[..digits.len()]
+            .iter()
+            .map(|(b, _)| b.limb(at))
+            .collect();
+        let a: Vec<&[u64]> = key.digits()[..digits.len()]
+            .iter()
+            .map(|(_, a)| a.limb(at))
+            .collect();
+        ops::inner_product_pair(ctx.modulus(self.level, j), u0, u1, &digits, &b, &a);
     }
 }
 

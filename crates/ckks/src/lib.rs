@@ -6,21 +6,28 @@
 //! Conventions: a ciphertext `(b, a)` satisfies `b + a s = m + e (mod Q)`; residues are in NTT form; *level* `l` means the limbs `q_0..=q_l`.
 #![forbid(unsafe_code)]
 
+pub mod bootstrap;
 pub mod ciphertext;
 pub mod context;
 pub mod counts;
+pub mod dft;
 pub mod encoder;
 pub mod encrypt;
 pub mod error;
+pub mod eval_mod;
 pub mod evaluator;
 pub mod fft;
 pub mod hoisting;
 pub mod key_generator;
 pub mod key_switch;
 pub mod keys;
+pub mod linear_map;
 pub mod mlwe;
 pub mod noise;
 pub mod parameters;
+mod periodic;
+pub mod polynomial;
+mod polynomial_evaluation;
 pub mod security;
 
 pub use ciphertext::{Ciphertext, LazyCiphertext, Plaintext, SeededCiphertext};

@@ -1,0 +1,628 @@
+//! Bootstrapping, SlotsToCoeffs first.
+//!
+//! ```text
+//! slots, level 3 --StC--> coefficients, level 0, secret s
+//!     --key switch (or the ternary layer of crate::mlwe)--> level 0, ephemeral sparse secret s'
+//!     --ModRaise, switch to s--> top level, coefficients m + q0*I
+//!     --CtS--> slots (I + m/ratio)/K --conjugation--> real and imaginary parts --EvalMod each--> slots m, user level
+//! ```
+//!
+//! Why in this order: SlotsToCoeffs runs on the lowest four limbs instead of the middle of the chain, and between the two halves there is a
+//! ciphertext modulo one 50-bit prime whose *coefficients* are the data: the place where a ternary linear layer costs additions only. The
+//! halves are therefore separate functions, [`Bootstrapper::slots_to_coeffs`] and [`Bootstrapper::refresh`]; [`Bootstrapper::bootstrap`]
+//! puts them together.
+//!
+//! The ephemeral secret (Bossuat, Troncoso-Pastoriza and Hubaux, ACNS 2022) has a low weight so that `|I|` is small; only ciphertexts
+//! modulo `q0` are ever under it, whose keys have a modulus of `q0` times one special prime.
+//!
+//! Scales: a message `m` sits in the coefficients as `m * q0/ratio`, `ratio = 2^10` by default, and must keep `|m| <= 1`. EvalMod is evaluated
+//! at the scale that turns into the user scale when its factor `2 pi/ratio` is read as part of the scale: it costs no level.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tacit_ring::{BaseConverter, Modulus, RnsPoly, galois_conjugation, ops};
+
+use num_complex::Complex64;
+
+use crate::ciphertext::Ciphertext;
+use crate::context::{Context, limbs_mut};
+use crate::counts::count;
+use crate::dft::{SparseMatrix, coeffs_to_slots_factors, slots_to_coeffs_factors};
+use crate::error::CkksError;
+use crate::eval_mod::{EvalModParameters, EvalModPolynomial, failure_log2};
+use crate::evaluator::Evaluator;
+use crate::key_generator::KeyGenerator;
+use crate::key_switch::mod_down;
+use crate::keys::{EvaluationKeys, KeyShape, SecretKey, SwitchingKey};
+use crate::linear_map::{LinearMap, LinearMapOptions};
+use crate::parameters::Parameters;
+
+/// Choices that are not in the parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BootstrapOptions {
+    /// Stages in each factor of CoeffsToSlots, in order of application; one level each; they sum to `log2(N/2)`.
+    pub cts_stages: Vec<usize>,
+    /// Stages in each factor of SlotsToCoeffs, in order of application.
+    pub stc_stages: Vec<usize>,
+    /// Baby steps of the CoeffsToSlots factors; fewer are less key memory and more time. `None`: the default of [`LinearMapOptions`].
+    pub cts_baby_steps: Vec<Option<usize>>,
+    /// EvalMod.
+    pub eval_mod: EvalModParameters,
+}
+
+impl BootstrapOptions {
+    /// What fits the parameters: the stages are shared out evenly over the CtS and StC primes.
+    pub fn for_parameters(params: &Parameters) -> Self {
+        let literal = params.literal();
+        let stages = params.log_n() as usize - 1;
+        let cts_stages = shared_out(stages, literal.cts_bits.len());
+        let mut stc_stages = shared_out(stages, literal.stc_bits.len());
+        stc_stages.reverse();
+        Self {
+            cts_baby_steps: vec![None; cts_stages.len()],
+            cts_stages,
+            stc_stages,
+            eval_mod: EvalModParameters {
+                log_ratio: literal.log_message_ratio,
+                ..EvalModParameters::default()
+            },
+        }
+    }
+}
+
+/// `total` in `parts` parts that differ by at most one, the larger ones first.
+fn shared_out(total: usize, parts: usize) -> Vec<usize> {
+    (0..parts)
+        .map(|k| total / parts + usize::from(k < total % parts))
+        .collect()
+}
+
+/// The keys between the main and the ephemeral secret.
+#[derive(Clone)]
+pub struct EncapsulationKeys {
+    /// From the main secret to the ephemeral one, at level 0; `None` where a ternary layer's repacking takes its place.
+    to_sparse: Option<SwitchingKey>,
+    /// From the ephemeral secret to the main one: `(b, a)` over all limbs, one digit.
+    raise: (RnsPoly, RnsPoly),
+}
+
+impl EncapsulationKeys {
+    /// Shape of the key from the main to the ephemeral secret: level 0, one special prime (100 bits by default, of at most 245).
+    pub fn to_sparse_shape() -> KeyShape {
+        KeyShape {
+            level: 0,
+            special: 1,
+        }
+    }
+
+    /// From the two switching keys. `raise` switches from the ephemeral secret to the main one at the highest level, with all special primes.
+    ///
+    /// What ModRaise lifts is shorter than any digit, so that it equals each of its digits: the sum of the key's digits serves all of them at
+    /// once, and only the sum is kept.
+    ///
+    /// # Errors
+    /// [`CkksError::KeyShape`] for keys of other shapes.
+    pub fn new(
+        ctx: &Context,
+        raise: &SwitchingKey,
+        to_sparse: Option<SwitchingKey>,
+    ) -> Result<Self, CkksError> {
+        let refuse = |key: &SwitchingKey, expected: KeyShape| {
+            let reason = format!(
+                "bootstrapping needs level {} with {} special primes",
+                expected.level, expected.special
+            );
+            Err(CkksError::KeyShape {
+                level: key.level,
+                special: key.special,
+                reason,
+            })
+        };
+        let full = KeyShape::full(ctx.params());
+        if raise.shape() != full {
+            return refuse(raise, full);
+        }
+        if let Some(key) = to_sparse
+            .as_ref()
+            .filter(|key| key.shape() != Self::to_sparse_shape())
+        {
+            return refuse(key, Self::to_sparse_shape());
+        }
+        let mut digits = raise.digits().iter();
+        let Some((b, a)) = digits.next() else {
+            return refuse(raise, full);
+        };
+        let mut sum = (b.clone(), a.clone());
+        for (b, a) in digits {
+            for (sum, digit) in [(&mut sum.0, b), (&mut sum.1, a)] {
+                for (j, limb) in sum.limbs_iter_mut().enumerate() {
+                    ops::add_assign(ctx.modulus(full.level, j), limb, digit.limb(j));
+                }
+            }
+        }
+        Ok(Self {
+            to_sparse,
+            raise: sum,
+        })
+    }
+
+    /// Generates both keys.
+    ///
+    /// # Errors
+    /// Those of [`KeyGenerator::switching`].
+    pub fn generate(
+        generator: &mut KeyGenerator,
+        main: &SecretKey,
+        ephemeral: &SecretKey,
+    ) -> Result<Self, CkksError> {
+        let ctx = main.context();
+        let to_sparse =
+            generator.switching(main.residues(), ephemeral, Self::to_sparse_shape(), 1)?;
+        let raise =
+            generator.switching(ephemeral.residues(), main, KeyShape::full(ctx.params()), 2)?;
+        Self::new(ctx, &raise, Some(to_sparse))
+    }
+
+    /// Bytes of residues held in memory.
+    pub fn bytes(&self) -> usize {
+        let poly = |p: &RnsPoly| 8 * p.n() * p.limbs();
+        poly(&self.raise.0)
+            + poly(&self.raise.1)
+            + self.to_sparse.as_ref().map_or(0, SwitchingKey::bytes)
+    }
+}
+
+/// Everything bootstrapping needs but keys: encoded factors of CoeffsToSlots and SlotsToCoeffs, and the polynomial of EvalMod.
+pub struct Bootstrapper {
+    ctx: Arc<Context>,
+    options: BootstrapOptions,
+    /// The first factor of SlotsToCoeffs is encoded on the fly: its diagonals have a short period, and it carries the scale.
+    stc_first: SparseMatrix,
+    stc_rest: Vec<LinearMap>,
+    cts: Vec<LinearMap>,
+    eval_mod: EvalModPolynomial,
+    lift: BaseConverter,
+}
+
+impl Bootstrapper {
+    /// Checks that chain and options fit each other and encodes the factors.
+    ///
+    /// # Errors
+    /// [`CkksError::InvalidParameters`] if the numbers of StC, EvalMod or CtS primes are not those the options consume, or the message ratio
+    /// differs.
+    pub fn new(ctx: Arc<Context>, options: BootstrapOptions) -> Result<Self, CkksError> {
+        let params = ctx.params().clone();
+        let literal = params.literal();
+        let stages = params.log_n() as usize - 1;
+        let refuse = |field, found: String, expected: String| {
+            Err(CkksError::InvalidParameters {
+                field,
+                found,
+                expected,
+            })
+        };
+        for (field, groups, primes) in [
+            ("stc_stages", &options.stc_stages, literal.stc_bits.len()),
+            ("cts_stages", &options.cts_stages, literal.cts_bits.len()),
+        ] {
+            if groups.len() != primes
+                || groups.is_empty()
+                || groups.contains(&0)
+                || groups.iter().sum::<usize>() != stages
+            {
+                return refuse(
+                    field,
+                    format!("{groups:?}"),
+                    format!("{primes} (at least one) positive numbers that sum to {stages}"),
+                );
+            }
+        }
+        if options.cts_baby_steps.len() != options.cts_stages.len() {
+            return refuse(
+                "cts_baby_steps",
+                format!("{} entries", options.cts_baby_steps.len()),
+                format!("{}", options.cts_stages.len()),
+            );
+        }
+        if literal.eval_mod_bits.len() != options.eval_mod.depth() {
+            return refuse(
+                "eval_mod_bits",
+                format!("{} primes", literal.eval_mod_bits.len()),
+                format!("{}", options.eval_mod.depth()),
+            );
+        }
+        if literal.log_message_ratio != options.eval_mod.log_ratio {
+            return refuse(
+                "log_message_ratio",
+                literal.log_message_ratio.to_string(),
+                options.eval_mod.log_ratio.to_string(),
+            );
+        }
+        let eval_mod = EvalModPolynomial::fit(options.eval_mod)?;
+
+        let mut stc = slots_to_coeffs_factors(ctx.fft(), &options.stc_stages);
+        let stc_first = stc.remove(0);
+        let mut level = params.bottom_user_level();
+        let stc_rest = stc
+            .iter()
+            .map(|factor| {
+                level -= 1;
+                LinearMap::from_matrix(ctx.clone(), factor, LinearMapOptions::at_level(&ctx, level))
+            })
+            .collect::<Result<_, _>>()?;
+
+        let mut cts = coeffs_to_slots_factors(ctx.fft(), &options.cts_stages);
+        // The half of the real and imaginary parts, and the interval of EvalMod.
+        if let Some(last) = cts.last_mut() {
+            last.scale(0.5 / options.eval_mod.range());
+        }
+        let cts = cts
+            .iter()
+            .zip(&options.cts_baby_steps)
+            .enumerate()
+            .map(|(k, (factor, &baby_steps))| {
+                let at = LinearMapOptions::at_level(&ctx, params.max_level() - k);
+                LinearMap::from_matrix(ctx.clone(), factor, LinearMapOptions { baby_steps, ..at })
+            })
+            .collect::<Result<_, _>>()?;
+        let others: Vec<Modulus> = params.q_moduli()[1..]
+            .iter()
+            .chain(params.p_moduli())
+            .copied()
+            .collect();
+        let lift = BaseConverter::new(&params.q_moduli()[..1], &others)?;
+        Ok(Self {
+            ctx,
+            options,
+            stc_first,
+            stc_rest,
+            cts,
+            eval_mod,
+            lift,
+        })
+    }
+
+    /// With the options that fit the parameters.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn for_context(ctx: Arc<Context>) -> Result<Self, CkksError> {
+        let options = BootstrapOptions::for_parameters(ctx.params());
+        Self::new(ctx, options)
+    }
+
+    /// The context.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    /// The options.
+    pub fn options(&self) -> &BootstrapOptions {
+        &self.options
+    }
+
+    /// The polynomial of EvalMod.
+    pub fn eval_mod_polynomial(&self) -> &EvalModPolynomial {
+        &self.eval_mod
+    }
+
+    /// `q0/ratio`: the coefficient that stands for a message of 1 between the two halves.
+    pub fn message_scale(&self) -> f64 {
+        self.ctx.params().q(0).value() as f64 / self.options.eval_mod.ratio()
+    }
+
+    /// Level of refreshed ciphertexts.
+    pub fn output_level(&self) -> usize {
+        self.ctx.params().top_user_level()
+    }
+
+    /// Level of the split into real and imaginary parts, where EvalMod begins.
+    fn eval_mod_level(&self) -> usize {
+        self.ctx.params().max_level() - self.cts.len()
+    }
+
+    /// `log2` of the failure probability of one refresh: see [`failure_log2`].
+    pub fn failure_log2(&self) -> f64 {
+        failure_log2(
+            self.ctx.params().literal().ephemeral_weight,
+            self.options.eval_mod.bound,
+            self.ctx.n(),
+        )
+    }
+
+    /// Shape of the relinearisation key.
+    pub fn relinearisation_shape(&self) -> KeyShape {
+        KeyShape::minimal(self.ctx.params(), self.eval_mod_level())
+    }
+
+    /// Galois keys needed, by element and shape; of keys that differ in their level only, the highest.
+    pub fn required_keys(&self) -> Vec<(u64, KeyShape)> {
+        self.merged(
+            self.refresh_keys()
+                .into_iter()
+                .chain(self.slots_to_coeffs_keys()),
+        )
+    }
+
+    /// Galois keys of [`Self::refresh`] alone.
+    pub fn refresh_keys(&self) -> Vec<(u64, KeyShape)> {
+        let conjugation = (
+            galois_conjugation(self.ctx.n()),
+            KeyShape::minimal(self.ctx.params(), self.eval_mod_level()),
+        );
+        self.merged(
+            self.cts
+                .iter()
+                .flat_map(LinearMap::required_keys)
+                .chain([conjugation]),
+        )
+    }
+
+    /// Galois keys of [`Self::slots_to_coeffs`] alone.
+    pub fn slots_to_coeffs_keys(&self) -> Vec<(u64, KeyShape)> {
+        let first = self
+            .first_stc_map(1.0)
+            .map(|map| map.required_keys())
+            .unwrap_or_default();
+        self.merged(
+            first
+                .into_iter()
+                .chain(self.stc_rest.iter().flat_map(LinearMap::required_keys)),
+        )
+    }
+
+    fn merged(&self, keys: impl Iterator<Item = (u64, KeyShape)>) -> Vec<(u64, KeyShape)> {
+        let mut highest = BTreeMap::new();
+        for (element, KeyShape { level, special }) in keys {
+            let entry = highest.entry((element, special)).or_insert(level);
+            *entry = level.max(*entry);
+        }
+        highest
+            .into_iter()
+            .map(|((element, special), level)| (element, KeyShape { level, special }))
+            .collect()
+    }
+
+    /// Generates the Galois keys one by one: they are several GiB together, to be sent or stored as they come.
+    pub fn galois_keys<'a>(
+        &self,
+        generator: &'a mut KeyGenerator,
+        secret: &'a SecretKey,
+    ) -> impl Iterator<Item = Result<SwitchingKey, CkksError>> + use<'a> {
+        self.required_keys()
+            .into_iter()
+            .map(move |(element, shape)| generator.galois(secret, element, shape))
+    }
+
+    /// Bytes of the encoded factors.
+    pub fn plaintext_bytes(&self) -> usize {
+        self.cts
+            .iter()
+            .chain(&self.stc_rest)
+            .map(LinearMap::bytes)
+            .sum()
+    }
+
+    fn first_stc_map(&self, scale: f64) -> Result<LinearMap, CkksError> {
+        let at = LinearMapOptions::at_level(&self.ctx, self.ctx.params().bottom_user_level());
+        LinearMap::from_matrix(
+            self.ctx.clone(),
+            &self.stc_first,
+            LinearMapOptions {
+                scale: Some(scale),
+                ..at
+            },
+        )
+    }
+
+    /// Slots to coefficients: slot `j` of a ciphertext at [`Parameters::bottom_user_level`] or above becomes, times `factor`, the coefficients
+    /// `br(j)` (real part) and `br(j) + N/2` (imaginary part) of a ciphertext at level 0 under the same secret; see [`crate::dft::slot_of_coefficient`].
+    ///
+    /// The coefficients are `factor * q0/ratio * slot`, exactly whatever scale came in, and the result's scale is that: it must keep
+    /// `|factor * slot| <= 1` until the refresh. `factor` makes room where a linear layer between the halves makes values grow.
+    ///
+    /// # Errors
+    /// [`CkksError::LevelTooLow`], [`CkksError::MissingKey`], or [`CkksError::InvalidParameters`] for a factor that is not positive.
+    pub fn slots_to_coeffs(
+        &self,
+        evaluator: &Evaluator,
+        ct: &Ciphertext,
+        factor: f64,
+        keys: &EvaluationKeys,
+    ) -> Result<Ciphertext, CkksError> {
+        if !(factor.is_finite() && factor > 0.0) {
+            return Err(CkksError::InvalidParameters {
+                field: "factor of SlotsToCoeffs",
+                found: factor.to_string(),
+                expected: "a positive number".into(),
+            });
+        }
+        let scale = factor * self.message_scale();
+        let top = self
+            .ctx
+            .params()
+            .q(self.ctx.params().bottom_user_level())
+            .value() as f64;
+        let mut out = self
+            .first_stc_map(top * scale / ct.scale)?
+            .apply(evaluator, ct, keys)?;
+        for map in &self.stc_rest {
+            out = map.apply(evaluator, &out, keys)?;
+        }
+        out.scale = scale;
+        Ok(out)
+    }
+
+    /// The level-0 ciphertext under the ephemeral secret, for [`Self::refresh`].
+    ///
+    /// # Errors
+    /// [`CkksError::MissingKey`] if the keys were made without this one.
+    pub fn encapsulate(
+        &self,
+        evaluator: &Evaluator,
+        ct: &Ciphertext,
+        keys: &EncapsulationKeys,
+    ) -> Result<Ciphertext, CkksError> {
+        let key = keys
+            .to_sparse
+            .as_ref()
+            .ok_or_else(|| CkksError::MissingKey {
+                operation: "bootstrap",
+                key: "switching key to the ephemeral secret".into(),
+                level: 0,
+            })?;
+        evaluator.key_switch(ct, key)
+    }
+
+    /// A level-0 ciphertext under the ephemeral secret, its coefficients `m*scale`, to slots under the main secret at [`Self::output_level`]:
+    /// the real ciphertext holds coefficient `br(j)` in slot `j`, the imaginary one (if wanted) coefficient `br(j) + N/2`.
+    ///
+    /// The results' scale is the user scale if `ct.scale` is [`Self::message_scale`], and in proportion to it otherwise. Needs
+    /// `|m * scale| <= message_scale`; beyond, EvalMod's error grows quickly.
+    ///
+    /// # Errors
+    /// [`CkksError::Shape`] for a ciphertext that is not at level 0; [`CkksError::MissingKey`].
+    pub fn refresh(
+        &self,
+        evaluator: &Evaluator,
+        ct: &Ciphertext,
+        want_imaginary: bool,
+        keys: &EvaluationKeys,
+        encapsulation: &EncapsulationKeys,
+    ) -> Result<(Ciphertext, Option<Ciphertext>), CkksError> {
+        let relative = ct.scale / self.message_scale();
+        let raised = self.mod_raise(evaluator, ct, encapsulation)?;
+        let slots = self.coeffs_to_slots(evaluator, raised, keys)?;
+        let conjugate = evaluator.conjugate(&slots, keys)?;
+        let finish = |part: Ciphertext| -> Result<Ciphertext, CkksError> {
+            let mut out = self.eval_mod(evaluator, &part, keys)?;
+            out.scale *= relative;
+            Ok(out)
+        };
+        // i (conj(v) - v) = 2 Im v
+        let imaginary = if want_imaginary {
+            Some(finish(
+                evaluator.mul_i(&evaluator.sub(&conjugate, &slots)?)?,
+            )?)
+        } else {
+            None
+        };
+        let real = finish(evaluator.add(&slots, &conjugate)?)?;
+        evaluator.count_bootstrap();
+        Ok((real, imaginary))
+    }
+
+    /// The whole bootstrapping: slots `|re|, |im| <= 1` at [`Parameters::bottom_user_level`] or above to the same slots at
+    /// [`Self::output_level`], with the user scale.
+    ///
+    /// # Errors
+    /// Those of the two halves.
+    pub fn bootstrap(
+        &self,
+        evaluator: &Evaluator,
+        ct: &Ciphertext,
+        keys: &EvaluationKeys,
+        encapsulation: &EncapsulationKeys,
+    ) -> Result<Ciphertext, CkksError> {
+        let coefficients = self.slots_to_coeffs(evaluator, ct, 1.0, keys)?;
+        let sparse = self.encapsulate(evaluator, &coefficients, encapsulation)?;
+        let (mut real, imaginary) = self.refresh(evaluator, &sparse, true, keys, encapsulation)?;
+        if let Some(imaginary) = imaginary {
+            evaluator.add_assign(&mut real, &evaluator.mul_i(&imaginary)?)?;
+        }
+        Ok(real)
+    }
+
+    /// ModRaise and the switch to the main secret: the top level, coefficients `m*scale + q0*I`, with `q0` as scale.
+    fn mod_raise(
+        &self,
+        evaluator: &Evaluator,
+        ct: &Ciphertext,
+        keys: &EncapsulationKeys,
+    ) -> Result<Ciphertext, CkksError> {
+        let ctx = &*self.ctx;
+        ctx.check_linear(ct)?;
+        if ct.level != 0 {
+            return Err(CkksError::Shape {
+                what: "level of a ciphertext to refresh",
+                found: ct.level,
+                expected: "0 (SlotsToCoeffs or a ternary layer ends there)".into(),
+            });
+        }
+        let KeyShape { level, special } = KeyShape::full(ctx.params());
+        let lifted = |part: &RnsPoly| {
+            let mut bottom = part.clone();
+            ctx.q_table(0).inverse(bottom.limb_mut(0));
+            let mut out = RnsPoly::zero(ctx.n(), level + 1 + special);
+            self.lift
+                .convert(&[bottom.limb(0)], &mut limbs_mut(&mut out)[1..]);
+            evaluator.each_limb(&mut out, level, |j, _, limb| {
+                if j == 0 {
+                    limb.copy_from_slice(part.limb(0));
+                } else {
+                    ctx.table(level, j).forward(limb);
+                }
+            });
+            out
+        };
+        let mut b = lifted(&ct.parts[0]);
+        b.truncate(level + 1);
+        let a = lifted(&ct.parts[1]);
+        let switched = |key: &RnsPoly, addend: Option<&RnsPoly>| {
+            let mut u = RnsPoly::zero(ctx.n(), level + 1 + special);
+            evaluator.each_limb(&mut u, level, |j, m, u| {
+                ops::mul(m, u, a.limb(j), key.limb(j))
+            });
+            mod_down(ctx, u, level, special, addend, None)
+        };
+        let parts = vec![
+            switched(&keys.raise.0, Some(&b))?,
+            switched(&keys.raise.1, None)?,
+        ];
+        count(&evaluator.counters.key_switches, 1);
+        Ok(Ciphertext {
+            parts,
+            level,
+            scale: ctx.params().q(0).value() as f64,
+        })
+    }
+
+    fn coeffs_to_slots(
+        &self,
+        evaluator: &Evaluator,
+        mut ct: Ciphertext,
+        keys: &EvaluationKeys,
+    ) -> Result<Ciphertext, CkksError> {
+        for map in &self.cts {
+            ct = map.apply(evaluator, &ct, keys)?;
+        }
+        Ok(ct)
+    }
+
+    /// `sin(2 pi y)` on slots `y/range`, read as the message: scale `user_scale`.
+    fn eval_mod(
+        &self,
+        evaluator: &Evaluator,
+        ct: &Ciphertext,
+        keys: &EvaluationKeys,
+    ) -> Result<Ciphertext, CkksError> {
+        let params = self.ctx.params();
+        let amplitude = 2.0 * std::f64::consts::PI / self.options.eval_mod.ratio();
+        let wanted = params.user_scale() / amplitude;
+        // Backwards through the squarings: each takes scale s to s^2/q.
+        let angles = self.options.eval_mod.double_angles as usize;
+        let scale = (0..angles).fold(wanted, |s, k| {
+            (s * params.q(self.output_level() + 1 + k).value() as f64).sqrt()
+        });
+        let mut value =
+            evaluator.evaluate_chebyshev(ct, self.eval_mod.coefficients(), scale, keys)?;
+        for _ in 0..angles {
+            let square = evaluator.mul_integer(&evaluator.square_tensor(&value)?, 2)?;
+            value = evaluator.relinearise_rescale(&square, keys)?;
+            evaluator.add_const(&mut value, Complex64::new(-1.0, 0.0))?;
+        }
+        value.scale = params.user_scale();
+        Ok(value)
+    }
+}
