@@ -9,6 +9,10 @@ pub enum CkksError {
     #[error(transparent)]
     Ring(#[from] RingError),
 
+    /// An error of the ternary products on MLWE ciphertexts.
+    #[error(transparent)]
+    Mlwe(#[from] crate::mlwe::MlweError),
+
     /// A parameter literal that cannot work, whatever its security.
     #[error("parameters: {field}: {found}; expected {expected}")]
     InvalidParameters {

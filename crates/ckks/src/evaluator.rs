@@ -68,6 +68,12 @@ impl Evaluator {
         count(&self.counters.bootstraps, 1);
     }
 
+    /// Counts what a ternary layer did: additions and key switches.
+    pub(crate) fn count_ternary_layer(&self, additions: u64, key_switches: u64) {
+        count(&self.counters.additions, additions as usize);
+        count(&self.counters.key_switches, key_switches as usize);
+    }
+
     /// `a + b`. No level; noise variances add.
     ///
     /// # Errors

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use tacit_ring::{Modulus, NttTable};
+use tacit_ring::{Modulus, NttTable, RnsPoly};
 
 use super::MlweError;
+use crate::{Ciphertext, CkksError, Context, Parameters};
 
 /// The three degrees: ring `N`, small ring `N'`, token ring `n` (powers of two, `n <= N' <= N`).
 ///
@@ -146,59 +147,40 @@ pub(super) fn check_poly(
     Ok(())
 }
 
-/// Moduli and transform tables shared by ring switch, mix and repack.
+/// Moduli and transform tables shared by ring switch, mix and repack: `q0` and, for the repack key, the first special prime as
+/// `P'`.
 #[derive(Clone)]
 pub struct MlweContext {
     pub(super) shape: MlweShape,
     pub(super) q: Arc<NttTable>,
     pub(super) p: Arc<NttTable>,
+    pub(super) params: Parameters,
 }
 
 impl MlweContext {
-    /// From the transform tables of `q0` and of the repack prime `P'`, both for degree `N`, without any look at security: for
-    /// tests, and for callers that have checked their parameters.
+    /// For `tokens` tokens (a power of two); everything else is in the parameters.
     ///
     /// # Errors
-    /// [`MlweError::Length`] if a table is for another degree.
-    pub fn insecure(
-        shape: MlweShape,
-        q0: Arc<NttTable>,
-        special: Arc<NttTable>,
-    ) -> Result<Self, MlweError> {
-        for (what, table) in [
-            ("transform table of q0", &q0),
-            ("transform table of P'", &special),
-        ] {
-            if table.n() != shape.degree {
-                return Err(MlweError::Length {
-                    what,
-                    expected: shape.degree,
-                    found: table.n(),
-                });
-            }
-        }
+    /// [`MlweError::Shape`] unless `tokens` is a power of two of at most the small ring's degree.
+    pub fn new(context: &Context, tokens: usize) -> Result<Self, MlweError> {
+        let params = context.params().clone();
+        let shape = MlweShape::new(params.n(), 1 << params.literal().small_log_n, tokens)?;
         Ok(Self {
             shape,
-            q: q0,
-            p: special,
-        })
-    }
-
-    /// The same moduli and tables with another number of tokens.
-    ///
-    /// # Errors
-    /// [`MlweError::Shape`] as [`MlweShape::new`].
-    pub fn with_tokens(&self, tokens: usize) -> Result<Self, MlweError> {
-        let shape = MlweShape::new(self.shape.degree, self.shape.small_degree, tokens)?;
-        Ok(Self {
-            shape,
-            ..self.clone()
+            q: context.q_table(0).clone(),
+            p: context.p_table(0).clone(),
+            params,
         })
     }
 
     /// The degrees.
     pub fn shape(&self) -> &MlweShape {
         &self.shape
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &Parameters {
+        &self.params
     }
 
     /// The ciphertext modulus `q0`.
@@ -209,5 +191,71 @@ impl MlweContext {
     /// The special modulus `P'` of the repack key.
     pub fn special(&self) -> &Modulus {
         self.p.modulus()
+    }
+
+    /// Bits of a digit of the ring-switch key.
+    pub fn digit_bits(&self) -> u32 {
+        self.params.literal().ring_switch_digit_bits
+    }
+
+    /// A level-0 ciphertext of two parts in coefficients.
+    ///
+    /// # Errors
+    /// [`CkksError::Shape`] for another level, ring or number of parts.
+    pub fn to_coefficients(&self, ct: &Ciphertext) -> Result<RlweCoeff, CkksError> {
+        let refuse = |what, found, expected: String| CkksError::Shape {
+            what,
+            found,
+            expected,
+        };
+        let [b, a] = ct.parts.as_slice() else {
+            let expected = "2 (relinearise first)".into();
+            return Err(refuse(
+                "parts of an input of a ternary layer",
+                ct.parts.len(),
+                expected,
+            ));
+        };
+        if ct.level != 0 {
+            let expected = "0 (SlotsToCoeffs ends there)".into();
+            return Err(refuse(
+                "level of an input of a ternary layer",
+                ct.level,
+                expected,
+            ));
+        }
+        let n = self.shape.degree;
+        let part = |poly: &RnsPoly| {
+            if poly.n() != n || poly.limbs() != 1 {
+                let what = "ring dimension of an input of a ternary layer";
+                return Err(refuse(what, poly.n(), format!("{n}, one limb")));
+            }
+            let mut out = poly.limb(0).to_vec();
+            self.q.inverse(&mut out);
+            Ok(out)
+        };
+        Ok(RlweCoeff {
+            b: part(b)?,
+            a: part(a)?,
+        })
+    }
+
+    /// The level-0 ciphertext of the same residues; `scale` is that of the inputs (a ternary layer leaves it as it is).
+    ///
+    /// # Errors
+    /// [`MlweError::Length`] or [`MlweError::Residue`] for residues of other parameters.
+    pub fn to_ciphertext(&self, x: &RlweCoeff, scale: f64) -> Result<Ciphertext, CkksError> {
+        x.check("output of a ternary layer", self.shape.degree, self.q0())?;
+        let part = |poly: &[u64]| {
+            let mut out = RnsPoly::zero(self.shape.degree, 1);
+            out.limb_mut(0).copy_from_slice(poly);
+            self.q.forward(out.limb_mut(0));
+            out
+        };
+        Ok(Ciphertext {
+            parts: vec![part(&x.b), part(&x.a)],
+            level: 0,
+            scale,
+        })
     }
 }

@@ -17,12 +17,6 @@ pub enum MlweError {
         /// n.
         tokens: usize,
     },
-    /// A number of digit bits that makes no decomposition.
-    #[error("ring switch with digits of {found} bits: expected 1 to 30")]
-    DigitBits {
-        /// What was asked for.
-        found: u32,
-    },
     /// A polynomial, secret or list has the wrong length.
     #[error("{what} has {found} entries, expected {expected}")]
     Length {

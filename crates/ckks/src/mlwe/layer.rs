@@ -8,34 +8,81 @@ use std::{
 use rayon::prelude::*;
 
 use super::{
-    MixWord, MlweContext, MlweError, Pieces, RepackKey, RingSwitchKey, RlweCoeff, TernaryMix,
-    repack::Accumulator,
+    MixWord, MlweContext, MlweError, MlweKeys, Pieces, RepackKey, RingSwitchKey, RlweCoeff,
+    TernaryMix, repack::Accumulator,
 };
+use crate::{Ciphertext, CkksError, Evaluator, evaluator::SCALE_TOLERANCE};
 
-/// Operations of a linear layer. There is no field for products of ciphertexts or plaintexts because there are none: the only
-/// multiplications are those of the key switches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MixCounts {
+/// What a layer did and how long it took. There is no field for products of ciphertexts or plaintexts because there are none:
+/// the only multiplications are those of the key switches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LayerReport {
     /// Additions and subtractions of vectors of `n` words.
     pub additions: u64,
-    /// Key switches: one for each repacked ciphertext (of `k'` key products, one mod-down).
+    /// Key switches: one for each input (ring switch) and one for each output (`k'` key products, one mod-down).
     pub key_switches: u64,
-}
-
-/// What a mix and repack did and how long it took.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct MixReport {
-    /// Operations.
-    pub counts: MixCounts,
-    /// Thread time spent gathering and adding.
+    /// Ring switch and decomposition of the inputs.
+    pub ring_switch: Duration,
+    /// Gathering and adding. Mix and repack are interleaved: their time is divided by the thread time that each took.
     pub mix: Duration,
-    /// Thread time spent interleaving, transforming and multiplying with keys.
+    /// Interleaving, transforming and multiplying with keys.
     pub repack: Duration,
-    /// Time from start to end.
-    pub wall: Duration,
 }
 
 impl MlweContext {
+    /// A ternary layer between SlotsToCoeffs and ModRaise: ring switch, mix and repack of level-0 ciphertexts under the main secret
+    /// to level-0 ciphertexts under the target of the repack key. The scale stays.
+    ///
+    /// `T` is [`u32`] or [`u64`], see [`MixWord`]. Counts into the evaluator: `additions` and `key_switches`, nothing else.
+    ///
+    /// # Errors
+    /// [`CkksError::Shape`] for inputs that are not at level 0, [`CkksError::ScaleMismatch`] if their scales differ, [`MlweError`] if
+    /// keys, matrix and inputs do not belong together.
+    pub fn apply<T: MixWord>(
+        &self,
+        evaluator: &Evaluator,
+        keys: &MlweKeys,
+        mix: &TernaryMix,
+        inputs: &[Ciphertext],
+    ) -> Result<(Vec<Ciphertext>, LayerReport), CkksError> {
+        let start = Instant::now();
+        if inputs.len() != mix.input_ciphertexts() {
+            return Err(MlweError::Inputs {
+                expected: mix.input_ciphertexts(),
+                found: inputs.len(),
+            }
+            .into());
+        }
+        let scale = inputs.first().map_or(1.0, |ct| ct.scale);
+        if let Some(other) = inputs
+            .iter()
+            .find(|ct| (ct.scale / scale - 1.0).abs() > SCALE_TOLERANCE)
+        {
+            return Err(CkksError::ScaleMismatch {
+                operation: "ternary layer",
+                left: scale,
+                right: other.scale,
+            });
+        }
+        let inputs = inputs
+            .par_iter()
+            .map(|ct| self.to_coefficients(ct))
+            .collect::<Result<Vec<_>, _>>()?;
+        let pieces = self.switch_to_pieces::<T>(keys.ring_switch(), &inputs)?;
+        let ring_switch = start.elapsed();
+        let (outputs, mut report) = self.mix_and_repack(keys.repack(), mix, &pieces)?;
+        report.ring_switch = ring_switch;
+        report.key_switches += inputs.len() as u64;
+        let since = Instant::now();
+        let outputs = outputs
+            .par_iter()
+            .map(|x| self.to_ciphertext(x, scale))
+            .collect::<Result<_, _>>()?;
+        report.repack += since.elapsed();
+        evaluator.count_ternary_layer(report.additions, report.key_switches);
+        Ok((outputs, report))
+    }
+
     /// Ring switch and decomposition of several ciphertexts: the inputs of any number of [`Self::mix_and_repack`].
     ///
     /// # Errors
@@ -64,7 +111,7 @@ impl MlweContext {
         key: &RepackKey,
         mix: &TernaryMix,
         pieces: &[Pieces<T>],
-    ) -> Result<(Vec<RlweCoeff>, MixReport), MlweError> {
+    ) -> Result<(Vec<RlweCoeff>, LayerReport), MlweError> {
         let start = Instant::now();
         key.check(self)?;
         self.shape.expect("ternary product", mix.shape())?;
@@ -104,15 +151,18 @@ impl MlweContext {
             .collect();
         timed(&repack_nanos, since);
 
-        let nanos = |x: AtomicU64| Duration::from_nanos(x.into_inner());
-        let report = MixReport {
-            counts: MixCounts {
-                additions: mix.additions(),
-                key_switches: outputs.len() as u64,
-            },
-            mix: nanos(mix_nanos),
-            repack: nanos(repack_nanos),
-            wall: start.elapsed(),
+        let (mixed, repacked) = (
+            mix_nanos.into_inner() as f64,
+            repack_nanos.into_inner() as f64,
+        );
+        let wall = start.elapsed();
+        let mixing = wall.mul_f64(mixed / (mixed + repacked).max(1.0));
+        let report = LayerReport {
+            additions: mix.additions(),
+            key_switches: outputs.len() as u64,
+            ring_switch: Duration::ZERO,
+            mix: mixing,
+            repack: wall - mixing,
         };
         Ok((outputs, report))
     }

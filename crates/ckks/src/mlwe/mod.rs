@@ -16,14 +16,15 @@
 //! RlweCoeff mod q0 under the sparse ephemeral secret    what ModRaise wants
 //! ```
 //!
-//! Main types: [`MlweContext`] (moduli and tables), [`MlweShape`] (the three degrees), [`RingSwitchKey`] and [`RepackKey`],
-//! [`TernaryMix`] (a packed matrix and where its inputs and outputs lie), [`Pieces`]. [`noise`] predicts the error.
+//! Main types: [`MlweContext`] (moduli and tables; [`MlweContext::apply`] is the whole chain), [`MlweShape`] (the three degrees),
+//! [`MlweKeys`], [`TernaryMix`] (a packed matrix and where its inputs and outputs lie), [`Pieces`]. [`noise`] predicts the error.
 //!
 //! Powers of two throughout: `n <= N' <= N`; `k = N/n` features in a ciphertext, `r = N/N'` small-ring pieces, `k' = N'/n` the MLWE
 //! rank, `r*k' = k`; `Z = X^r`, `Y = X^k`.
 
 mod context;
 mod error;
+mod keys;
 mod layer;
 mod mix;
 pub mod noise;
@@ -34,11 +35,12 @@ mod word;
 
 pub use context::{MlweContext, MlweShape, RlweCoeff};
 pub use error::MlweError;
-pub use layer::{MixCounts, MixReport};
+pub use keys::MlweKeys;
+pub use layer::LayerReport;
 pub use mix::{InputPlacement, OutputPlacement, TernaryMix};
 pub use pieces::Pieces;
 pub use repack::RepackKey;
-pub use ring_switch::{RingSwitchKey, SmallSecret};
+pub use ring_switch::RingSwitchKey;
 pub use word::MixWord;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use rand_core::CryptoRng;
 use tacit_ring::{Modulus, NttTable, ops, sampling};
 use zeroize::Zeroizing;
 
-use super::{MlweContext, MlweError, MlweShape, RlweCoeff, SmallSecret};
+use super::{MlweContext, MlweError, MlweShape, RlweCoeff, ring_switch::SmallSecret};
 
 /// `k'` keys with one digit each, modulo `q0 P'`: `b_i + a_i * target = e_i + P' * s'_i(X^k)`.
 ///
@@ -26,7 +26,7 @@ impl RepackKey {
     ///
     /// # Errors
     /// [`MlweError::Length`] if `target` does not have `N` entries.
-    pub fn generate(
+    pub(super) fn generate(
         context: &MlweContext,
         small: &SmallSecret,
         target: &[i8],

@@ -8,13 +8,13 @@ use zeroize::Zeroizing;
 use super::{MlweContext, MlweError, MlweShape, RlweCoeff};
 
 /// The ternary secret of the small ring. Only needed while keys are made; nobody keeps it.
-pub struct SmallSecret {
+pub(super) struct SmallSecret {
     pub(super) coefficients: Zeroizing<Vec<i8>>,
 }
 
 impl SmallSecret {
     /// Uniform in {-1, 0, 1}^N'.
-    pub fn generate(shape: &MlweShape, rng: &mut impl CryptoRng) -> Self {
+    pub(super) fn generate(shape: &MlweShape, rng: &mut impl CryptoRng) -> Self {
         Self {
             coefficients: sampling::ternary(rng, shape.small_degree()),
         }
@@ -60,22 +60,19 @@ pub struct RingSwitchKey {
 }
 
 impl RingSwitchKey {
-    /// Makes the key for `secret` (the `N` ternary coefficients of `s`) with digits of `digit_bits` bits (7 by default).
+    /// Makes the key for `secret` (the `N` ternary coefficients of `s`).
     ///
     /// # Errors
-    /// [`MlweError::DigitBits`] outside 1..=30, [`MlweError::Length`] if `secret` does not have `N` entries.
-    pub fn generate(
+    /// [`MlweError::Length`] if `secret` does not have `N` entries.
+    pub(super) fn generate(
         context: &MlweContext,
         secret: &[i8],
         small: &SmallSecret,
-        digit_bits: u32,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, MlweError> {
         let shape = &context.shape;
         let (n, q) = (shape.degree(), context.q0());
-        if !(1..=30).contains(&digit_bits) {
-            return Err(MlweError::DigitBits { found: digit_bits });
-        }
+        let digit_bits = context.digit_bits();
         if secret.len() != n {
             return Err(MlweError::Length {
                 what: "secret key",

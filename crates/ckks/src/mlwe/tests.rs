@@ -1,13 +1,16 @@
 //! The chain against the plain integer product, and its error against the formulas.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::RngCore;
-use tacit_ring::{Modulus, NttTable, ntt_primes, ops, sampling};
+use tacit_ring::{ops, sampling};
 
-use super::*;
+use super::{ring_switch::SmallSecret, *};
+use crate::{
+    CkksError, Context, Encoder, Evaluator, InsecureParameters, KeyGenerator, OpCounts, Parameters,
+    ParametersLiteral, encrypt,
+    security::{KeyDescription, SecretDistribution, check_128},
+};
 
 const WEIGHT: usize = 32;
 
@@ -24,16 +27,18 @@ struct Setting {
 impl Setting {
     fn new(degree: usize, small_degree: usize, tokens: usize, digit_bits: u32, seed: u64) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        let primes = ntt_primes(50, degree, 2, &[]).unwrap();
-        let [q, p] = [primes[0], primes[1]]
-            .map(|p| Arc::new(NttTable::new(degree, Modulus::new(p).unwrap()).unwrap()));
-        let shape = MlweShape::new(degree, small_degree, tokens).unwrap();
-        let context = MlweContext::insecure(shape, q, p).unwrap();
+        let literal = ParametersLiteral {
+            small_log_n: small_degree.ilog2(),
+            ring_switch_digit_bits: digit_bits,
+            ..ParametersLiteral::levelled(degree.ilog2(), 1, 1)
+        };
+        let context = Context::new(InsecureParameters::new(literal).unwrap()).unwrap();
+        let context = MlweContext::new(&context, tokens).unwrap();
+        let shape = *context.shape();
         let secret = sampling::ternary(&mut rng, degree).to_vec();
         let target = sampling::fixed_weight(&mut rng, degree, WEIGHT).to_vec();
         let small = SmallSecret::generate(&shape, &mut rng);
-        let switch =
-            RingSwitchKey::generate(&context, &secret, &small, digit_bits, &mut rng).unwrap();
+        let switch = RingSwitchKey::generate(&context, &secret, &small, &mut rng).unwrap();
         let repack = RepackKey::generate(&context, &small, &target, &mut rng).unwrap();
         Self {
             context,
@@ -169,7 +174,7 @@ fn run<T: MixWord>(
     s: &Setting,
     mix: &TernaryMix,
     inputs: &[RlweCoeff],
-) -> (Vec<Vec<i64>>, MixReport) {
+) -> (Vec<Vec<i64>>, LayerReport) {
     let pieces = s.context.switch_to_pieces::<T>(&s.switch, inputs).unwrap();
     let (out, report) = s.context.mix_and_repack(&s.repack, mix, &pieces).unwrap();
     (
@@ -235,11 +240,10 @@ fn layer<T: MixWord>(degrees: (usize, usize, usize), d_in: usize, d_out: usize, 
     // The layer adds and switches keys; it has no other operation to count.
     let groups = d_in.div_ceil(24) * 8;
     let additions = shape.components() * (groups * (d_out + 25) + d_out);
-    let counts = MixCounts {
-        additions: additions as u64,
-        key_switches: out.len() as u64,
-    };
-    assert_eq!(report.counts, counts);
+    assert_eq!(
+        (report.additions, report.key_switches),
+        (additions as u64, out.len() as u64)
+    );
 }
 
 #[test]
@@ -523,6 +527,126 @@ proptest! {
 }
 
 #[test]
+fn ciphertexts_go_in_and_come_out() {
+    let literal = ParametersLiteral::default_chain(10);
+    let ctx = Context::new(InsecureParameters::new(literal).unwrap()).unwrap();
+    let (encoder, evaluator) = (Encoder::new(ctx.clone()), Evaluator::new(ctx.clone()));
+    let mut generator = KeyGenerator::new(ctx.clone());
+    let secret = generator.secret();
+    let ephemeral = generator.ephemeral_secret(&secret).unwrap();
+    let mut rng = sampling::secure_rng();
+    let context = MlweContext::new(&ctx, 16).unwrap();
+    let shape = *context.shape();
+    let keys = MlweKeys::generate(&context, &secret, &ephemeral, &mut rng).unwrap();
+    assert_eq!(keys.id(), secret.id());
+    assert_eq!(keys.bytes(), 8 * 1024 * (2 * 8 + 4 * shape.rank()));
+
+    let (d_in, d_out) = (100, 70);
+    let scale = 2f64.powi(40);
+    let x: Vec<Vec<f64>> = (0..d_in)
+        .map(|f| {
+            (0..16)
+                .map(|t| ((f * 16 + t) as f64).sin() / 16.0)
+                .collect()
+        })
+        .collect();
+    let inputs: Vec<_> = x
+        .chunks(shape.features())
+        .map(|rows| {
+            let mut m = vec![0.0; 1024];
+            for (f, row) in rows.iter().enumerate() {
+                row.iter()
+                    .enumerate()
+                    .for_each(|(t, &v)| m[shape.coefficient(f, t)] = v);
+            }
+            let plain = encoder.encode_coeffs(&m, scale, 0).unwrap();
+            encrypt::encrypt_symmetric(&plain, &secret, &mut rng).unwrap()
+        })
+        .collect();
+    let w = random_weights(&mut rng, d_out, d_in);
+    let mix = TernaryMix::dense(shape, d_out, d_in, |o, i| w[o * d_in + i]).unwrap();
+    let (out, report) = context
+        .apply::<u64>(&evaluator, &keys, &mix, &inputs)
+        .unwrap();
+    let plain: Vec<Vec<f64>> = out
+        .iter()
+        .map(|ct| {
+            encoder
+                .decode_coeffs(&encrypt::decrypt(ct, &ephemeral).unwrap())
+                .unwrap()
+        })
+        .collect();
+    for o in 0..d_out {
+        for t in 0..16 {
+            let want: f64 = (0..d_in)
+                .map(|i| f64::from(w[o * d_in + i]) * x[i][t])
+                .sum();
+            let got = plain[o / shape.features()][shape.coefficient(o % shape.features(), t)];
+            assert!(
+                (got - want).abs() < 2f64.powi(-18),
+                "output {o} token {t}: {got} instead of {want}"
+            );
+        }
+    }
+    // Additions and key switches are all that happened: no product of ciphertexts, plaintexts or constants, no rotation.
+    let expected = OpCounts {
+        additions: mix.additions(),
+        key_switches: 2 + 2,
+        ..OpCounts::default()
+    };
+    assert_eq!(evaluator.counts(), expected);
+    assert_eq!(
+        (report.additions, report.key_switches),
+        (mix.additions(), 4)
+    );
+
+    let mut high = inputs.clone();
+    high[1].scale *= 1.1;
+    let error = context
+        .apply::<u64>(&evaluator, &keys, &mix, &high)
+        .err()
+        .unwrap();
+    assert!(matches!(error, CkksError::ScaleMismatch { .. }));
+    high[1].level = 1;
+    high[1].scale = scale;
+    let error = context
+        .apply::<u64>(&evaluator, &keys, &mix, &high)
+        .err()
+        .unwrap();
+    assert!(
+        error
+            .to_string()
+            .contains("level of an input of a ternary layer: found 1, expected 0")
+    );
+}
+
+#[test]
+fn every_key_of_the_default_preset_is_below_its_ceiling() {
+    let params = Parameters::default_128();
+    let keys = MlweKeys::descriptions_of(&params);
+    let found: Vec<_> = keys
+        .iter()
+        .map(|k| (k.ring_dimension, k.log2_modulus.round() as u32, k.secret))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (1 << 11, 50, SecretDistribution::DenseTernary),
+            (1 << 16, 100, SecretDistribution::FixedWeight(32))
+        ]
+    );
+    keys.iter().for_each(|key| check_128(key).unwrap());
+    // They are tight enough to mean something: the same keys in half the ring are refused.
+    for key in keys {
+        let half = KeyDescription {
+            ring_dimension: key.ring_dimension / 2,
+            ..key
+        };
+        assert!(check_128(&half).is_err(), "{half}");
+    }
+}
+
+#[test]
 fn wrong_inputs_are_named() {
     let mut s = Setting::new(512, 128, 16, 7, 19);
     let (_, inputs) = s.features(10, 1 << 30);
@@ -542,7 +666,10 @@ fn wrong_inputs_are_named() {
         message(error),
         "the product reads 1 input ciphertexts, 0 were given"
     );
-    let other = s.context.with_tokens(32).unwrap();
+    let other = MlweContext {
+        shape: MlweShape::new(512, 128, 32).unwrap(),
+        ..s.context.clone()
+    };
     let error = other.mix_and_repack(&s.repack, &mix, &pieces).unwrap_err();
     assert!(message(error).contains("repack key was made for (N, N', n) = (512, 128, 16)"));
     let mut bad = inputs[0].clone();
@@ -570,8 +697,4 @@ fn wrong_inputs_are_named() {
             .contains("expected -1, 0 or 1")
     );
     assert!(message(MlweShape::new(512, 100, 4).unwrap_err()).contains("powers of two"));
-    let error = RingSwitchKey::generate(&s.context, &s.secret, &s.small, 0, &mut s.rng)
-        .err()
-        .unwrap();
-    assert!(message(error).contains("digits of 0 bits"));
 }
