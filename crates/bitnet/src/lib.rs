@@ -40,7 +40,10 @@ pub mod sampling;
 pub mod ternary;
 pub mod tokenizer;
 
-pub use calibration::{Calibration, LayerCalibration, MaxAbs, MeanSquares};
+pub use calibration::{
+    Calibration, CalibrationOptions, CalibrationOutcome, Degrees, Evaluation, LayerCalibration,
+    MaxAbs, MeanSquares, calibrate, evaluate,
+};
 pub use checkpoint::{LayerWeights, LoadReport, Model};
 pub use config::{Activation, Attention, Config};
 pub use error::BitnetError;

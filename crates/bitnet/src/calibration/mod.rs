@@ -1,4 +1,19 @@
 //! Measured ranges and fitted polynomials of a model, per layer: what encrypted inference evaluates, stored as `calibration.json`.
+//!
+//! ```text
+//! windows ─► measure (exact) ─► fit ─► measure (polynomials) ─► widen, fit ─► ... ─► held-out text: inside the intervals? within
+//!                                       ▲                                            the target? ─► done
+//!                                       └──────────── raise the degree of the function that hurts most ◄──┘ no
+//! ```
+
+mod evaluate;
+mod fit;
+mod histogram;
+mod measure;
+mod run;
+
+pub use evaluate::{Evaluation, evaluate};
+pub use run::{CalibrationOptions, CalibrationOutcome, Degrees, calibrate};
 
 use std::path::Path;
 

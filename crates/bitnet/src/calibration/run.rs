@@ -1,0 +1,333 @@
+//! The calibration itself: rounds of measuring and fitting, then degrees raised until the target is met.
+
+use super::evaluate::{Evaluation, evaluate};
+use super::fit::{Ranges, fit};
+use super::measure::measure;
+use super::{Calibration, MaxAbs};
+use crate::checkpoint::Model;
+use crate::config::Activation;
+use crate::error::BitnetError;
+use crate::functions::{ForwardOptions, FunctionKind, Functions};
+
+/// Rounds of measuring with polynomials after the exact one.
+const ROUNDS: usize = 3;
+
+/// Degree of each function's polynomial, the same in all layers. `2^k - 1` costs k levels under encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Degrees {
+    /// Inverse root of the input norm.
+    pub input_norm: usize,
+    /// Sigmoid.
+    pub sigmoid: usize,
+    /// Inverse root of `attn_sub_norm`.
+    pub attn_sub_norm: usize,
+    /// Inverse root of the post-attention norm.
+    pub post_attention_norm: usize,
+    /// Activation.
+    pub activation: usize,
+    /// Inverse root of `ffn_sub_norm`.
+    pub ffn_sub_norm: usize,
+}
+
+impl Degrees {
+    /// The degree of a function.
+    pub fn of(&self, kind: FunctionKind) -> usize {
+        let mut copy = *self;
+        *copy.field(kind)
+    }
+
+    /// The degree of a function, mutable.
+    pub fn field(&mut self, kind: FunctionKind) -> &mut usize {
+        match kind {
+            FunctionKind::InputNorm => &mut self.input_norm,
+            FunctionKind::Sigmoid => &mut self.sigmoid,
+            FunctionKind::AttnSubNorm => &mut self.attn_sub_norm,
+            FunctionKind::PostAttentionNorm => &mut self.post_attention_norm,
+            FunctionKind::Activation => &mut self.activation,
+            FunctionKind::FfnSubNorm => &mut self.ffn_sub_norm,
+        }
+    }
+}
+
+/// Choices of a calibration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CalibrationOptions {
+    /// Degrees to begin with. `post_attention_norm` is lowered to 1 where squared ReLU and `ffn_sub_norm` undo its error.
+    pub degrees: Degrees,
+    /// Degrees that are never exceeded.
+    pub largest: Degrees,
+    /// Norms' intervals are `[smallest / margin, largest * margin]`.
+    pub norm_margin: f64,
+    /// Half-width of the sigmoid's and the activation's intervals is multiplied by this.
+    pub margin: f64,
+    /// Weight of a uniform distribution in the fits, beside the measured one.
+    pub uniform_share: f64,
+    /// Share of the windows (the last ones) that is held out to verify on.
+    pub held_out: f64,
+    /// Largest relative increase of perplexity over the exact functions.
+    pub perplexity_target: f64,
+    /// Smallest share of predictions with the exact functions' most probable token.
+    pub agreement_target: f64,
+}
+
+impl Default for CalibrationOptions {
+    fn default() -> Self {
+        Self {
+            degrees: Degrees {
+                input_norm: 7,
+                sigmoid: 15,
+                attn_sub_norm: 31,
+                post_attention_norm: 7,
+                activation: 15,
+                ffn_sub_norm: 15,
+            },
+            largest: Degrees {
+                input_norm: 15,
+                sigmoid: 31,
+                attn_sub_norm: 63,
+                post_attention_norm: 15,
+                activation: 31,
+                ffn_sub_norm: 31,
+            },
+            norm_margin: 2.0,
+            margin: 1.25,
+            uniform_share: 0.02,
+            held_out: 0.2,
+            perplexity_target: 0.01,
+            agreement_target: 0.0,
+        }
+    }
+}
+
+/// A calibration and how it did on held-out text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CalibrationOutcome {
+    /// The polynomials and ranges.
+    pub calibration: Calibration,
+    /// Degrees in use.
+    pub degrees: Degrees,
+    /// Held-out text with exact functions (sigmoid attention).
+    pub exact: Evaluation,
+    /// Held-out text with the polynomials.
+    pub polynomial: Evaluation,
+    /// Whether the targets were met with nothing outside of its interval.
+    pub target_met: bool,
+}
+
+impl CalibrationOutcome {
+    /// Relative change of perplexity from exact functions to polynomials.
+    pub fn perplexity_change(&self) -> f64 {
+        (self.polynomial.loss - self.exact.loss).exp_m1()
+    }
+}
+
+impl std::fmt::Display for CalibrationOutcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "held-out text, {} predictions: perplexity {:.4} exact, {:.4} with polynomials ({:+.3} %); same top token {:.2} % \
+             ({:.2} % where the top two logits differ by 0.25 or more)",
+            self.exact.predictions,
+            self.exact.perplexity(),
+            self.polynomial.perplexity(),
+            100.0 * self.perplexity_change(),
+            100.0 * self.polynomial.agreement(&self.exact, 0.0),
+            100.0 * self.polynomial.agreement(&self.exact, 0.25),
+        )?;
+        let degrees: Vec<String> = FunctionKind::ALL
+            .iter()
+            .map(|kind| format!("{} {}", kind.name(), self.degrees.of(*kind)))
+            .collect();
+        writeln!(f, "degrees: {}", degrees.join(", "))?;
+        write!(f, "{}", self.polynomial.range)?;
+        if !self.target_met {
+            writeln!(f, "the target was not met at the largest degrees allowed")?;
+        }
+        Ok(())
+    }
+}
+
+/// Measures `windows` (token ids, each at most the model's context long, each read from position 0) and fits the polynomials
+/// that stand for the model's functions under encryption. The model is run with sigmoid attention.
+///
+/// Distributions are measured with the exact functions first and then with the polynomials themselves, since a polynomial
+/// changes what the next one sees. Intervals take the union of all rounds, masked attention entries included, plus margins.
+/// Degrees go up from `options.degrees`, always for the function whose polynomial alone costs most agreement, until the
+/// targets are met on held-out windows or `options.largest` is reached.
+///
+/// # Errors
+/// When there are fewer than 4 windows, a window is too long, an option is out of its range, or activations are not finite.
+pub fn calibrate(
+    model: &Model,
+    windows: &[Vec<u32>],
+    options: &CalibrationOptions,
+) -> Result<CalibrationOutcome, BitnetError> {
+    check(model, windows, options)?;
+    let held_out =
+        ((windows.len() as f64 * options.held_out).ceil() as usize).clamp(1, windows.len() / 2);
+    let (text, held_out) = windows.split_at(windows.len() - held_out);
+    let context = windows.iter().map(Vec::len).max().unwrap_or(1);
+    let mut degrees = options.degrees;
+    let homogeneous = model.config.activation == Activation::SquaredRelu
+        && model.layers.iter().all(|l| l.ffn_sub_norm.is_some());
+    if homogeneous {
+        degrees.post_attention_norm = degrees.post_attention_norm.min(1);
+    }
+
+    let exact_options = ForwardOptions::new(Functions::ExactSigmoid);
+    let exact_seen = measure(model, text, &exact_options)?;
+    if exact_seen.range.non_finite > 0 {
+        return Err(BitnetError::input(
+            format!(
+                "the exact model gives {} hidden values that are not finite",
+                exact_seen.range.non_finite
+            ),
+            "the weights are damaged: take another checkpoint",
+        ));
+    }
+    let exact = evaluate(model, &exact_options, held_out)?;
+    let mut ranges = Ranges::default();
+    ranges.widen(model, &exact_seen, context);
+    loop {
+        let mut calibration = fit(model, &exact_seen, &ranges, &degrees, options, context)?;
+        let mut max_abs: Vec<MaxAbs> = exact_seen.layers.iter().map(|l| l.max_abs).collect();
+        for round in 0..ROUNDS {
+            // The first round replaces the coarsest polynomial only, so that the others see its effect without failing.
+            let functions = if round == 0 {
+                Functions::PolynomialOnly(&calibration, FunctionKind::PostAttentionNorm)
+            } else {
+                Functions::Polynomial(&calibration)
+            };
+            let seen = measure(model, text, &ForwardOptions::new(functions))?;
+            tracing::info!(
+                round,
+                outside = seen.range.outside(),
+                non_finite = seen.range.non_finite,
+                "measured with polynomials"
+            );
+            let trusted = seen.range.non_finite == 0;
+            let settled = round > 0 && trusted && seen.range.outside() == 0;
+            if trusted {
+                ranges.widen(model, &seen, context);
+                for (mine, theirs) in max_abs.iter_mut().zip(&seen.layers) {
+                    mine.widen(&theirs.max_abs);
+                }
+                let max_abs_final = calibration.max_abs_final.max(seen.max_abs_final);
+                calibration = fit(model, &seen, &ranges, &degrees, options, context)?;
+                calibration.max_abs_final = max_abs_final;
+                for (layer, max_abs) in calibration.layers.iter_mut().zip(&max_abs) {
+                    layer.max_abs = *max_abs;
+                }
+            }
+            if settled {
+                break;
+            }
+        }
+        let polynomial = evaluate(
+            model,
+            &ForwardOptions::new(Functions::Polynomial(&calibration)),
+            held_out,
+        )?;
+        let mut outcome = CalibrationOutcome {
+            calibration,
+            degrees,
+            exact: exact.clone(),
+            polynomial,
+            target_met: false,
+        };
+        outcome.target_met = outcome.perplexity_change() <= options.perplexity_target
+            && outcome.polynomial.agreement(&outcome.exact, 0.0) >= options.agreement_target
+            && outcome.polynomial.range.outside() == 0;
+        tracing::info!("{outcome}");
+        if outcome.target_met {
+            return Ok(outcome);
+        }
+        match worst(model, &outcome, &degrees, options, homogeneous, held_out)? {
+            Some(kind) => {
+                let degree = degrees.field(kind);
+                *degree = (2 * *degree + 1).min(options.largest.of(kind));
+            }
+            None => return Ok(outcome),
+        }
+    }
+}
+
+/// The function whose polynomial alone costs most agreement, among those whose degree may still go up.
+fn worst(
+    model: &Model,
+    outcome: &CalibrationOutcome,
+    degrees: &Degrees,
+    options: &CalibrationOptions,
+    homogeneous: bool,
+    held_out: &[Vec<u32>],
+) -> Result<Option<FunctionKind>, BitnetError> {
+    let mut worst: Option<(FunctionKind, f64)> = None;
+    for kind in FunctionKind::ALL {
+        let absent = outcome
+            .calibration
+            .layers
+            .iter()
+            .all(|l| l.series_of(kind).is_none());
+        let undone = homogeneous && kind == FunctionKind::PostAttentionNorm;
+        if absent || undone || degrees.of(kind) >= options.largest.of(kind) {
+            continue;
+        }
+        let only = ForwardOptions::new(Functions::PolynomialOnly(&outcome.calibration, kind));
+        let alone = evaluate(model, &only, held_out)?;
+        let agreement = alone.agreement(&outcome.exact, 0.0);
+        tracing::info!(
+            function = kind.name(),
+            degree = degrees.of(kind),
+            agreement,
+            "alone"
+        );
+        if worst.is_none_or(|(_, least)| agreement < least) {
+            worst = Some((kind, agreement));
+        }
+    }
+    Ok(worst.map(|(kind, _)| kind))
+}
+
+fn check(
+    model: &Model,
+    windows: &[Vec<u32>],
+    options: &CalibrationOptions,
+) -> Result<(), BitnetError> {
+    if windows.len() < 4 {
+        return Err(BitnetError::input(
+            format!(
+                "{} windows of text are too few to calibrate on",
+                windows.len()
+            ),
+            "give at least 4, better 500, windows of the model's context length",
+        ));
+    }
+    if let Some(w) = windows
+        .iter()
+        .find(|w| w.len() > model.config.context || w.is_empty())
+    {
+        return Err(BitnetError::input(
+            format!(
+                "a calibration window has {} tokens, the model reads 1 to {}",
+                w.len(),
+                model.config.context
+            ),
+            "cut the text into windows of the model's context length",
+        ));
+    }
+    let good = options.norm_margin >= 1.0
+        && options.margin >= 1.0
+        && (0.0..=1.0).contains(&options.uniform_share)
+        && options.uniform_share > 0.0
+        && (0.0..1.0).contains(&options.held_out)
+        && FunctionKind::ALL
+            .iter()
+            .all(|k| (1..=127).contains(&options.degrees.of(*k)));
+    if !good {
+        return Err(BitnetError::input(
+            format!("calibration options are out of range: {options:?}"),
+            "margins are 1 or more, shares between 0 and 1, degrees 1 to 127",
+        ));
+    }
+    Ok(())
+}
