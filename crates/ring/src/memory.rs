@@ -1,21 +1,54 @@
-//! 64-byte aligned memory for residues.
+//! Memory for residues: 64-byte aligned, on huge pages where there is enough of it, and reused.
+//!
+//! A polynomial at `N = 2^16` takes many megabytes and lives for one operation. Fresh memory from the operating system costs
+//! page faults and zeroing each time, and with 4-KiB pages the tables of many primes overflow the address cache. So buffers
+//! from [`LARGE`] on are mapped at 2-MiB boundaries with huge pages asked for (Linux), and up to [`KEPT`] bytes of freed ones
+//! are kept for the next owner. Transform tables, smaller than that each, share such a mapping ([`AlignedWords::table`]).
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    collections::BTreeMap,
     ops::{Deref, DerefMut},
     ptr::NonNull,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Alignment of every buffer: one cache line, one vector register.
 const ALIGNMENT: usize = 64;
 
+/// Size of a huge page, and of the smallest buffer that gets its own mapping.
+const LARGE: usize = 2 << 20;
+
+/// Large buffers come in multiples of this many bytes.
+const GRAIN: usize = 512 << 10;
+
+/// Bytes of freed large buffers that are kept.
+const KEPT: usize = 512 << 20;
+
+/// Bytes that tables share.
+const ARENA: usize = 8 << 20;
+
 /// A fixed-length array of 64-bit words on a 64-byte boundary.
 pub(crate) struct AlignedWords {
     start: NonNull<u64>,
     len: usize,
+    owner: Owner,
 }
 
-// SAFETY: the buffer is owned by this value alone and holds plain integers.
+/// Where the words come from.
+enum Owner {
+    /// The global allocator, or nowhere if there are no words.
+    Heap,
+    /// A mapping of this many bytes.
+    Mapping(usize),
+    /// A part of an arena, used by this value alone.
+    Arena(#[allow(dead_code)] Arc<Arena>),
+}
+
+/// Memory of several tables; parts are handed out once and freed together.
+struct Arena(AlignedWords);
+
+// SAFETY: the words are owned by this value alone (an arena hands out disjoint parts) and are plain integers.
 unsafe impl Send for AlignedWords {}
 // SAFETY: shared access only reads plain integers.
 unsafe impl Sync for AlignedWords {}
@@ -23,26 +56,95 @@ unsafe impl Sync for AlignedWords {}
 impl AlignedWords {
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize) -> Self {
+        let (mut words, fresh) = Self::allocate(len);
+        if !fresh {
+            words.fill(0);
+        }
+        words
+    }
+
+    /// `len` words of no particular value: zeros, or what a freed buffer held.
+    pub(crate) fn unspecified(len: usize) -> Self {
+        Self::allocate(len).0
+    }
+
+    /// A copy of a slice.
+    pub(crate) fn copied(source: &[u64]) -> Self {
+        let mut words = Self::unspecified(source.len());
+        words.copy_from_slice(source);
+        words
+    }
+
+    /// A copy of a slice in memory that it shares with other tables, for tables that live long.
+    pub(crate) fn table(source: &[u64]) -> Self {
+        /// The arena in use and how many of its words are taken.
+        static CURRENT: Mutex<Option<(Arc<Arena>, usize)>> = Mutex::new(None);
+        let bytes = size_of_val(source);
+        if bytes < 64 << 10 || bytes > ARENA / 4 {
+            return Self::copied(source);
+        }
+        let len = source.len().next_multiple_of(ALIGNMENT / size_of::<u64>());
+        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let (arena, taken) = match current.take() {
+            Some((arena, taken)) if taken + len <= arena.0.len => (arena, taken),
+            _ => (
+                Arc::new(Arena(Self::unspecified(ARENA / size_of::<u64>()))),
+                0,
+            ),
+        };
+        *current = Some((arena.clone(), taken + len));
+        drop(current);
+        // SAFETY: words taken .. taken + len lie in the arena, and `taken` only grows, so no other part overlaps them.
+        let start = unsafe { arena.0.start.add(taken) };
+        let mut words = Self {
+            start,
+            len: source.len(),
+            owner: Owner::Arena(arena),
+        };
+        words.copy_from_slice(source);
+        words
+    }
+
+    /// `len` initialised words, and whether they are known to be zero.
+    fn allocate(len: usize) -> (Self, bool) {
         if len == 0 {
-            return Self {
-                start: NonNull::dangling(),
-                len,
-            };
+            return (
+                Self {
+                    start: NonNull::dangling(),
+                    len,
+                    owner: Owner::Heap,
+                },
+                true,
+            );
         }
         let layout = Self::layout(len);
+        if layout.size() >= LARGE {
+            if let Some((start, bytes, fresh)) =
+                mapping::take(layout.size().next_multiple_of(GRAIN))
+            {
+                return (
+                    Self {
+                        start,
+                        len,
+                        owner: Owner::Mapping(bytes),
+                    },
+                    fresh,
+                );
+            }
+        }
         // SAFETY: the layout has a size above zero.
         let start = unsafe { alloc_zeroed(layout) }.cast::<u64>();
         let Some(start) = NonNull::new(start) else {
             handle_alloc_error(layout)
         };
-        Self { start, len }
-    }
-
-    /// A copy of a slice.
-    pub(crate) fn copied(source: &[u64]) -> Self {
-        let mut words = Self::zeroed(source.len());
-        words.copy_from_slice(source);
-        words
+        (
+            Self {
+                start,
+                len,
+                owner: Owner::Heap,
+            },
+            true,
+        )
     }
 
     fn layout(len: usize) -> Layout {
@@ -54,9 +156,13 @@ impl AlignedWords {
 
 impl Drop for AlignedWords {
     fn drop(&mut self) {
-        if self.len > 0 {
+        match self.owner {
+            Owner::Heap if self.len == 0 => {}
             // SAFETY: `start` came from the allocator with this very layout.
-            unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.len)) }
+            Owner::Heap => unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.len)) },
+            // SAFETY: `start` and the size came from `mapping::take`, and nobody else uses them.
+            Owner::Mapping(bytes) => unsafe { mapping::give_back(self.start, bytes) },
+            Owner::Arena(_) => {}
         }
     }
 }
@@ -80,5 +186,169 @@ impl DerefMut for AlignedWords {
 impl Clone for AlignedWords {
     fn clone(&self) -> Self {
         Self::copied(self)
+    }
+}
+
+/// Large buffers straight from the operating system, and those that are kept.
+mod mapping {
+    use super::*;
+
+    /// Freed buffers by size, and their bytes in all.
+    struct Free {
+        buffers: BTreeMap<usize, Vec<Address>>,
+        bytes: usize,
+    }
+
+    struct Address(NonNull<u64>);
+
+    // SAFETY: the address of memory that the list owns.
+    unsafe impl Send for Address {}
+
+    static FREE: Mutex<Free> = Mutex::new(Free {
+        buffers: BTreeMap::new(),
+        bytes: 0,
+    });
+
+    /// A buffer of at least `bytes` initialised bytes, its size, and whether it is all zero. `None` if this system has no
+    /// such mappings or no memory.
+    pub(super) fn take(bytes: usize) -> Option<(NonNull<u64>, usize, bool)> {
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        // A kept buffer may be up to an eighth too large.
+        let kept = free
+            .buffers
+            .range(bytes..=bytes + bytes / 8)
+            .next()
+            .map(|(&size, _)| size);
+        if let Some(size) = kept
+            && let Some(list) = free.buffers.get_mut(&size)
+            && let Some(Address(start)) = list.pop()
+        {
+            if list.is_empty() {
+                free.buffers.remove(&size);
+            }
+            free.bytes -= size;
+            return Some((start, size, false));
+        }
+        drop(free);
+        map(bytes).map(|start| (start, bytes, true))
+    }
+
+    /// Keeps a buffer for later or returns it to the system.
+    ///
+    /// # Safety
+    /// `start` and `bytes` came from `take`, and nobody uses the buffer any more.
+    pub(super) unsafe fn give_back(start: NonNull<u64>, bytes: usize) {
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.bytes + bytes <= KEPT {
+            free.bytes += bytes;
+            free.buffers.entry(bytes).or_default().push(Address(start));
+            return;
+        }
+        drop(free);
+        // SAFETY: the caller gives up the buffer, which `map` made.
+        unsafe { unmap(start, bytes) }
+    }
+
+    /// Maps zeroed memory at a 2-MiB boundary and asks for huge pages.
+    #[cfg(target_os = "linux")]
+    fn map(bytes: usize) -> Option<NonNull<u64>> {
+        let total = bytes.checked_add(LARGE)?;
+        // SAFETY: an anonymous mapping at an address of the system's choice touches no existing memory.
+        let raw = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                total,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if raw == libc::MAP_FAILED {
+            return None;
+        }
+        let head = (raw as usize).next_multiple_of(LARGE) - raw as usize;
+        // SAFETY: head + bytes + tail = total, the parts of the mapping just made; only head and tail go back. Advice
+        // changes no contents.
+        unsafe {
+            let start = raw.byte_add(head);
+            if head > 0 {
+                libc::munmap(raw, head);
+            }
+            if head < LARGE {
+                libc::munmap(start.byte_add(bytes), LARGE - head);
+            }
+            libc::madvise(start, bytes, libc::MADV_HUGEPAGE);
+            NonNull::new(start.cast())
+        }
+    }
+
+    /// Returns a mapping to the system.
+    ///
+    /// # Safety
+    /// `start` and `bytes` are those of one `map`, and nobody uses the memory any more.
+    #[cfg(target_os = "linux")]
+    unsafe fn unmap(start: NonNull<u64>, bytes: usize) {
+        // SAFETY: promised by the caller. A failure leaves the mapping in place, which is harmless.
+        unsafe {
+            libc::munmap(start.as_ptr().cast(), bytes);
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn map(_bytes: usize) -> Option<NonNull<u64>> {
+        None
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    unsafe fn unmap(_start: NonNull<u64>, _bytes: usize) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_of_all_kinds_are_zero_aligned_and_separate() {
+        for len in [
+            0,
+            1,
+            7,
+            8,
+            1000,
+            LARGE / 8 - 1,
+            LARGE / 8,
+            LARGE / 8 + 1,
+            LARGE,
+        ] {
+            for _ in 0..3 {
+                let mut a = AlignedWords::zeroed(len);
+                assert!(a.iter().all(|&x| x == 0));
+                assert_eq!(
+                    a.as_ptr() as usize % ALIGNMENT,
+                    if len == 0 {
+                        a.as_ptr() as usize % ALIGNMENT
+                    } else {
+                        0
+                    }
+                );
+                a.fill(u64::MAX);
+                let b = a.clone();
+                a.fill(1);
+                assert!(b.iter().all(|&x| x == u64::MAX));
+            }
+        }
+    }
+
+    #[test]
+    fn tables_do_not_overlap() {
+        let sources: Vec<Vec<u64>> = (0..40)
+            .map(|i| vec![i; 16_384 + 1000 * i as usize])
+            .collect();
+        let tables: Vec<AlignedWords> = sources.iter().map(|s| AlignedWords::table(s)).collect();
+        for (table, source) in tables.iter().zip(&sources) {
+            assert!(table[..] == source[..]);
+            assert_eq!(table.as_ptr() as usize % ALIGNMENT, 0);
+        }
     }
 }

@@ -12,7 +12,6 @@ use crate::memory::AlignedWords;
 /// polynomial may be a secret; [`Zeroize`] overwrites it.
 ///
 /// Methods that take a limb index panic when it is not below [`RnsPoly::limbs`].
-#[derive(Clone)]
 pub struct RnsPoly {
     n: usize,
     limbs: usize,
@@ -30,6 +29,20 @@ impl RnsPoly {
             n,
             limbs,
             words: AlignedWords::zeroed(n * limbs),
+        }
+    }
+
+    /// A polynomial with unspecified residues, for a caller that overwrites all of them: skips the zeroing, which costs as
+    /// much as an addition.
+    ///
+    /// # Panics
+    /// If `n` is zero.
+    pub fn unspecified(n: usize, limbs: usize) -> Self {
+        assert!(n > 0, "a polynomial needs at least one coefficient");
+        Self {
+            n,
+            limbs,
+            words: AlignedWords::unspecified(n * limbs),
         }
     }
 
@@ -121,6 +134,13 @@ impl RnsPoly {
     pub fn as_mut_slice(&mut self) -> &mut [u64] {
         let len = self.limbs * self.n;
         &mut self.words[..len]
+    }
+}
+
+impl Clone for RnsPoly {
+    /// Copies the limbs in use.
+    fn clone(&self) -> Self {
+        Self::from_slice(self.n, self.as_slice())
     }
 }
 

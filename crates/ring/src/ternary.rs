@@ -46,7 +46,7 @@ const ZERO_CODE: u8 = 13;
 /// let x: Vec<u32> = (0..4).flat_map(|f| vec![10u32.pow(f); lanes]).collect();
 /// let mut out = vec![0u32; 2 * lanes];
 /// codes.product_u32(&x, &mut out);
-/// assert_eq!(out[0], 1 - 100 + 1000_u32);
+/// assert_eq!(out[0], 1000 + 1 - 100);
 /// assert_eq!(out[lanes], 0u32.wrapping_sub(10));
 /// ```
 #[derive(Clone)]

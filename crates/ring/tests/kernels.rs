@@ -42,7 +42,7 @@ impl Mix {
         let extremes = [0, 1, p - 1, p / 2, p / 2 + 1, p.saturating_sub(2)];
         (0..len)
             .map(|_| match style {
-                0 if self.next() % 4 != 0 => self.next() % p,
+                0 if self.next() & 3 != 0 => self.next() % p,
                 1 => 0,
                 2 => 1,
                 3 => p - 1,

@@ -18,12 +18,24 @@ pub struct NttPlan {
     pub(crate) n: usize,
     /// The modulus.
     pub(crate) modulus: Modulus,
-    /// Twiddle factors of the forward transform.
-    pub(crate) forward: AlignedWords,
-    /// Twiddle factors of the inverse transform.
-    pub(crate) inverse: AlignedWords,
+    /// Twiddle factors: of the forward transform, then, from the middle on, of the inverse.
+    pub(crate) twiddles: AlignedWords,
     /// `1/n` and its Shoup quotient.
     pub(crate) scale: (u64, u64),
+}
+
+impl NttPlan {
+    /// Twiddle factors of the forward transform.
+    #[inline]
+    pub(crate) fn forward(&self) -> &[u64] {
+        &self.twiddles[..self.twiddles.len() / 2]
+    }
+
+    /// Twiddle factors of the inverse transform.
+    #[inline]
+    pub(crate) fn inverse(&self) -> &[u64] {
+        &self.twiddles[self.twiddles.len() / 2..]
+    }
 }
 
 /// The inner loops. Residues in and out are canonical; callers have checked all lengths.

@@ -23,9 +23,9 @@ fn reduce_once(x: u64, p: u64) -> u64 {
 }
 
 /// Powers of `root` in bit-reversed order of the exponent, then their Shoup quotients.
-pub(crate) fn root_table(n: usize, m: &Modulus, root: u64) -> AlignedWords {
+pub(crate) fn root_table(n: usize, m: &Modulus, root: u64) -> Vec<u64> {
     let bits = n.ilog2();
-    let mut table = AlignedWords::zeroed(2 * n);
+    let mut table = vec![0; 2 * n];
     let (roots, quotients) = table.split_at_mut(n);
     let mut power = 1;
     for i in 0..n {
@@ -50,15 +50,16 @@ impl Kernel for Portable {
         NttPlan {
             n,
             modulus: *m,
-            forward: root_table(n, m, psi),
-            inverse: root_table(n, m, m.inv(psi)),
+            twiddles: AlignedWords::table(
+                &[root_table(n, m, psi), root_table(n, m, m.inv(psi))].concat(),
+            ),
             scale: (scale, m.shoup(scale)),
         }
     }
 
     fn ntt_forward(&self, plan: &NttPlan, a: &mut [u64]) {
         let (n, p) = (plan.n, plan.modulus.value());
-        let (roots, quotients) = plan.forward.split_at(n);
+        let (roots, quotients) = plan.forward().split_at(n);
         let mut blocks = 1;
         while blocks < n {
             let half = n / (2 * blocks);
@@ -81,7 +82,7 @@ impl Kernel for Portable {
 
     fn ntt_inverse(&self, plan: &NttPlan, a: &mut [u64]) {
         let (n, p) = (plan.n, plan.modulus.value());
-        let (roots, quotients) = plan.inverse.split_at(n);
+        let (roots, quotients) = plan.inverse().split_at(n);
         let mut blocks = n / 2;
         while blocks >= 1 {
             let half = n / (2 * blocks);

@@ -1,17 +1,28 @@
 //! The transform by passes of three (or two) layers over registers.
 //!
-//! A transform of `n = 2^L >= 256` residues runs `L - 6` layers in passes of radix 8 and 4, which hold 8 or 4 registers of
-//! the block and multiply by broadcast twiddles, and the last six layers in one tail pass: three more layers, a transposition
-//! of 8 x 8 words, and three layers whose twiddles differ lane by lane. Blocks of at most [`INNER`] residues go through all
-//! their remaining passes while they are in the first-level cache. Between layers residues are in `[0, 4p)` (forward) or
-//! `[0, 2p)` (inverse). The inverse runs the same structure backwards.
+//! A transform of `n = 2^L >= 64` residues runs `L - 3` layers in passes of radix 4 and 8, which hold 4 or 8 registers of a
+//! block and multiply by broadcast twiddles. The tail pass transposes 8 x 8 words, runs the last three layers with twiddles
+//! that differ lane by lane, and transposes back:
 //!
-//! Lane twiddles are kept in Montgomery form, one word instead of a word and a Shoup quotient: the tables of many primes do
-//! not fit into the caches, and reading them costs more than one more multiplication.
+//! ```text
+//! n = 2^16:   4 . 4 .     | for each of 16 blocks of 4096 residues:   8 . 8 . 8 . (transpose, 8, transpose)
+//! ```
+//!
+//! Blocks of at most [`INNER`] residues go through all their remaining passes while they are in the first-level cache.
+//! Between layers residues are in `[0, 4p)` (forward) or `[0, 2p)` (inverse). The inverse runs the same structure backwards
+//! and multiplies by `1/n` in its last layer.
+//!
+//! Tables of many primes do not fit into the caches, and under load reading them costs more than arithmetic. So of the seven
+//! lane twiddles of a tail block only one is stored, in Montgomery form, and the others are computed: with `W` the root of
+//! the last layer's first butterfly, `i = psi^(n/2)` and `z = psi^(n/4)`, they are
+//!
+//! ```text
+//! layer 1: W^4      layer 2: W^2, i W^2      layer 3: W, i W, z W, i z W
+//! ```
 
 use std::arch::x86_64::*;
 
-use super::arith::{V, VMod, hi, lo, reduce_once, splat, transpose};
+use super::arith::{V, VMod, hi, lo, load, reduce_once, splat, store, transpose};
 use crate::{
     Modulus,
     kernels::{Kernel, NttPlan, Portable, portable::root_table},
@@ -19,7 +30,7 @@ use crate::{
 };
 
 /// Smallest transform of this kernel; smaller ones are portable.
-const MIN: usize = 256;
+const MIN: usize = 64;
 
 /// Residues that stay in the first-level cache (32 KiB).
 const INNER: usize = 4096;
@@ -28,7 +39,7 @@ const INNER: usize = 4096;
 const GROUP: usize = 64;
 
 /// Layers of each pass before the tail, for `layers` layers in all: radix 4 first, so that blocks become small soon.
-fn schedule(layers: u32) -> impl Iterator<Item = u32> + Clone {
+fn schedule(layers: u32) -> impl Iterator<Item = u32> {
     let fours = match layers % 3 {
         0 => 0,
         1 => 2,
@@ -44,85 +55,105 @@ const fn words(layers: u32) -> usize {
     2 * ((1 << layers) - 1)
 }
 
-/// Tables: for each pass, for each block, the twiddles of its layers and then their quotients; for the tail, per group of 64,
-/// 14 such words padded to 16, and 7 registers of lane twiddles in Montgomery form.
+/// Tables, for each direction: `i`, `z`, `1/n` and `i/n` with their quotients; one register of lane twiddles for each tail
+/// block; for each pass, for each block, the twiddles of its layers and then their quotients.
 pub(super) fn plan(n: usize, m: &Modulus, psi: u64) -> NttPlan {
     if n < MIN {
         return Portable.ntt_plan(n, m, psi);
     }
     let scale = m.inv(m.reduce(n as u64));
+    let [forward, inverse] =
+        [psi, m.inv(psi)].map(|root| table(n, m, &root_table(n, m, root), scale));
     NttPlan {
         n,
         modulus: *m,
-        forward: table(n, m, &root_table(n, m, psi)),
-        inverse: table(n, m, &root_table(n, m, m.inv(psi))),
+        twiddles: AlignedWords::table(&[forward, inverse].concat()),
         scale: (scale, m.shoup(scale)),
     }
 }
 
-/// Words per group of the tail.
-const TAIL_BROADCAST: usize = 16;
-const TAIL_LANES: usize = 56;
+/// Words before the lane twiddles.
+const HEADER: usize = 8;
 
-fn table(n: usize, m: &Modulus, roots: &[u64]) -> AlignedWords {
+fn table(n: usize, m: &Modulus, roots: &[u64], scale: u64) -> Vec<u64> {
     let (roots, quotients) = roots.split_at(n);
-    let layers = n.ilog2() - 6;
-    let groups = n / GROUP;
     let montgomery = m.reduce(1 << 52);
     let mut out = Vec::new();
-    // The indices of the twiddles of a block: 1 in the first layer, 2 in the second, ...
-    let indices = |blocks: usize, block: usize, layers: u32| {
-        (0..layers).flat_map(move |l| (0..1usize << l).map(move |j| ((blocks + block) << l) + j))
-    };
-    for group in 0..groups {
-        out.extend(indices(groups, group, 3).map(|i| roots[i]));
-        out.push(0);
-        out.extend(indices(groups, group, 3).map(|i| quotients[i]));
-        out.push(0);
+    for constant in [roots[1], roots[2], scale, m.mul(scale, roots[1])] {
+        out.extend([constant, m.shoup(constant)]);
     }
-    for group in 0..groups {
-        for l in 0..3 {
-            for j in 0..1usize << l {
-                let index = |lane: usize| ((n / 8 + 8 * group + lane) << l) + j;
-                out.extend((0..8).map(|lane| m.mul(roots[index(lane)], montgomery)));
-            }
-        }
-    }
+    out.extend((n / 2..n).step_by(4).map(|i| m.mul(roots[i], montgomery)));
     let mut blocks = 1;
-    for pass in schedule(layers) {
+    for layers in schedule(n.ilog2() - 3) {
         for block in 0..blocks {
-            out.extend(indices(blocks, block, pass).map(|i| roots[i]));
-            out.extend(indices(blocks, block, pass).map(|i| quotients[i]));
+            // 1 twiddle in the first layer, 2 in the second, ...
+            let indices = (0..layers)
+                .flat_map(|l| (0..1usize << l).map(move |j| ((blocks + block) << l) + j));
+            out.extend(indices.clone().map(|i| roots[i]));
+            out.extend(indices.map(|i| quotients[i]));
         }
-        blocks <<= pass;
+        blocks <<= layers;
     }
-    AlignedWords::copied(&out)
+    out
 }
 
-/// A modulus and its inverse modulo 2^52.
+/// A table in its parts.
 #[derive(Clone, Copy)]
-struct VMont {
-    v: VMod,
-    inverse: V,
+struct Twiddles<'a> {
+    header: &'a [u64],
+    /// One register per group.
+    lanes: &'a [[u64; 8]],
+    passes: &'a [u64],
 }
 
-impl VMont {
+impl<'a> Twiddles<'a> {
+    fn new(table: &'a [u64], n: usize) -> Self {
+        let (header, rest) = table.split_at(HEADER);
+        let (lanes, passes) = rest.split_at(n / 8);
+        Self {
+            header,
+            lanes: lanes.as_chunks().0,
+            passes,
+        }
+    }
+
+    /// Constant `k` of the header and its quotient.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn new(m: &Modulus) -> Self {
+    fn constant(&self, k: usize) -> (V, V) {
+        (splat(self.header[2 * k]), splat(self.header[2 * k + 1]))
+    }
+}
+
+/// A modulus with what the tail needs: its inverse modulo 2^52, and `i` and `z` with their quotients.
+#[derive(Clone, Copy)]
+struct Tail {
+    v: VMod,
+    inverse: V,
+    i: (V, V),
+    z: (V, V),
+}
+
+impl Tail {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(m: &Modulus, twiddles: &Twiddles) -> Self {
         // Newton: each step doubles the number of correct low bits; p itself is right to 3 bits.
         let p = m.value();
         let mut inverse = p;
         for _ in 0..5 {
             inverse = inverse.wrapping_mul(2u64.wrapping_sub(p.wrapping_mul(inverse)));
         }
+        let inverse = splat(inverse & ((1 << 52) - 1));
         Self {
             v: VMod::new(m),
-            inverse: splat(inverse & ((1 << 52) - 1)),
+            inverse,
+            i: twiddles.constant(0),
+            z: twiddles.constant(1),
         }
     }
 
-    /// `w y 2^-52` in `(-p, p)` plus `acc`, for `y < 2^52`.
+    /// `w y 2^-52` in `(-p, p)` plus `acc`, for `w < p` and `y < 2^52`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
     fn mul_add(&self, acc: V, w: V, y: V) -> V {
@@ -130,24 +161,79 @@ impl VMont {
         let q = lo(zero, lo(zero, w, y), self.inverse);
         _mm512_sub_epi64(hi(acc, w, y), hi(zero, q, self.v.p))
     }
+
+    /// `w^2 2^-52`, canonical.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn square(&self, w: V) -> V {
+        reduce_once(self.mul_add(self.v.p, w, w), self.v.p)
+    }
+
+    /// The twiddles of three layers from the first one of the last layer.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn lane_twiddles(&self, w: V) -> [V; 7] {
+        let times = |(c, cs): (V, V), w: V| reduce_once(self.v.shoup(c, cs, w), self.v.p);
+        let square = self.square(w);
+        let z = times(self.z, w);
+        [
+            self.square(square),
+            square,
+            times(self.i, square),
+            w,
+            times(self.i, w),
+            z,
+            times(self.i, z),
+        ]
+    }
+
+    /// `(x + w y, x - w y)` with a lane twiddle: `x, y` in `[0, 4p)`, results too.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn butterfly(&self, x: V, y: V, w: V) -> (V, V) {
+        let x = _mm512_add_epi64(reduce_once(x, self.v.p2), self.v.p);
+        let sum = self.mul_add(x, w, y);
+        (sum, _mm512_sub_epi64(_mm512_add_epi64(x, x), sum))
+    }
+
+    /// `(x + y, w (x - y))` with a lane twiddle: `x, y` in `[0, 2p)`, results too.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn butterfly_inverse(&self, x: V, y: V, w: V) -> (V, V) {
+        let difference = _mm512_sub_epi64(_mm512_add_epi64(x, self.v.p2), y);
+        (
+            reduce_once(_mm512_add_epi64(x, y), self.v.p2),
+            self.mul_add(self.v.p, w, difference),
+        )
+    }
 }
 
-/// `(x + w y, x - w y)`: `x, y` in `[0, 4p)`, results too.
+/// `(x + w y, x - w y)`. `y` is in `[0, 4p)`, and so are the results; `x` too unless `REDUCED`, then it is in `[0, 2p)`.
+/// With `NEXT` the difference is in `[0, 2p)`, which costs one operation less here than at its next use.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn butterfly(v: &VMod, x: V, y: V, w: V, ws: V) -> (V, V) {
-    let x = reduce_once(x, v.p2);
+fn butterfly<const REDUCED: bool, const NEXT: bool>(
+    v: &VMod,
+    x: V,
+    y: V,
+    (w, ws): (V, V),
+) -> (V, V) {
+    let x = if REDUCED { x } else { reduce_once(x, v.p2) };
     let t = v.shoup(w, ws, y);
-    (
-        _mm512_add_epi64(x, t),
-        _mm512_sub_epi64(_mm512_add_epi64(x, v.p2), t),
-    )
+    let difference = if NEXT {
+        // Below zero it is a huge unsigned number, so that the least of the two is in [0, 2p).
+        let d = _mm512_sub_epi64(x, t);
+        _mm512_min_epu64(d, _mm512_add_epi64(d, v.p2))
+    } else {
+        _mm512_sub_epi64(_mm512_add_epi64(x, v.p2), t)
+    };
+    (_mm512_add_epi64(x, t), difference)
 }
 
 /// `(x + y, w (x - y))`: `x, y` in `[0, 2p)`, results too.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn butterfly_inverse(v: &VMod, x: V, y: V, w: V, ws: V) -> (V, V) {
+fn butterfly_inverse(v: &VMod, x: V, y: V, (w, ws): (V, V)) -> (V, V) {
     let difference = _mm512_sub_epi64(_mm512_add_epi64(x, v.p2), y);
     (
         reduce_once(_mm512_add_epi64(x, y), v.p2),
@@ -155,286 +241,240 @@ fn butterfly_inverse(v: &VMod, x: V, y: V, w: V, ws: V) -> (V, V) {
     )
 }
 
-/// As [`butterfly`] with a twiddle in Montgomery form.
+/// The last inverse layer with the factor `c = 1/n`: `(c (x + y), c w (x - y))`, canonical; the twiddle is `c w`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn butterfly_lanes(m: &VMont, x: V, y: V, w: V) -> (V, V) {
-    let x = _mm512_add_epi64(reduce_once(x, m.v.p2), m.v.p);
-    let sum = m.mul_add(x, w, y);
-    (sum, _mm512_sub_epi64(_mm512_add_epi64(x, x), sum))
-}
-
-/// As [`butterfly_inverse`] with a twiddle in Montgomery form.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn butterfly_lanes_inverse(m: &VMont, x: V, y: V, w: V) -> (V, V) {
-    let difference = _mm512_sub_epi64(_mm512_add_epi64(x, m.v.p2), y);
+fn butterfly_scale(v: &VMod, x: V, y: V, (c, cs): (V, V), (w, ws): (V, V)) -> (V, V) {
+    let difference = _mm512_sub_epi64(_mm512_add_epi64(x, v.p2), y);
+    let sum = v.shoup(c, cs, _mm512_add_epi64(x, y));
     (
-        reduce_once(_mm512_add_epi64(x, y), m.v.p2),
-        m.mul_add(m.v.p, w, difference),
+        reduce_once(sum, v.p),
+        reduce_once(v.shoup(w, ws, difference), v.p),
     )
 }
 
-/// Twiddle `i` and its quotient, `gap` words further on.
-///
-/// # Safety
-/// `twiddles` is valid for `gap + i + 1` words.
+/// Twiddle `i` of a block and its quotient.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn twiddle(twiddles: *const u64, i: usize, gap: usize) -> (V, V) {
-    // SAFETY: promised by the caller.
-    unsafe { (splat(*twiddles.add(i)), splat(*twiddles.add(gap + i))) }
+fn twiddle<const WORDS: usize>(block: &[u64; WORDS], i: usize) -> (V, V) {
+    (splat(block[i]), splat(block[WORDS / 2 + i]))
 }
 
-/// Three layers over eight registers.
+/// The registers at `at` of the rows of a block, `stride` words apart.
 ///
 /// # Safety
-/// `twiddles` is valid for `gap + 7` words.
+/// `start` is valid for `R * stride` words, and `at + 8 <= stride`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-unsafe fn radix8(v: &VMod, r: &mut [V; 8], twiddles: *const u64, gap: usize) {
-    for l in 0..3 {
-        let half = 4 >> l;
-        for j in 0..1 << l {
-            // SAFETY: the index is below 7.
-            let (w, ws) = unsafe { twiddle(twiddles, (1 << l) - 1 + j, gap) };
-            for i in 2 * half * j..2 * half * j + half {
-                (r[i], r[i + half]) = butterfly(v, r[i], r[i + half], w, ws);
-            }
-        }
+#[target_feature(enable = "avx512f")]
+unsafe fn load_rows<const R: usize>(start: *const u64, stride: usize, at: usize) -> [V; R] {
+    // SAFETY: i * stride + at + 8 <= R * stride.
+    std::array::from_fn(|i| unsafe { _mm512_loadu_si512(start.add(i * stride + at).cast()) })
+}
+
+/// Writes the registers at `at` of the rows of a block.
+///
+/// # Safety
+/// As for [`load_rows`], and the words may be written.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store_rows<const R: usize>(start: *mut u64, stride: usize, at: usize, rows: [V; R]) {
+    for (i, row) in rows.into_iter().enumerate() {
+        // SAFETY: i * stride + at + 8 <= R * stride.
+        unsafe { _mm512_storeu_si512(start.add(i * stride + at).cast(), row) }
     }
 }
 
-/// Three inverse layers over eight registers.
-///
-/// # Safety
-/// `twiddles` is valid for `gap + 7` words.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-unsafe fn radix8_inverse(v: &VMod, r: &mut [V; 8], twiddles: *const u64, gap: usize) {
-    for l in (0..3).rev() {
-        let half = 4 >> l;
-        for j in 0..1 << l {
-            // SAFETY: the index is below 7.
-            let (w, ws) = unsafe { twiddle(twiddles, (1 << l) - 1 + j, gap) };
-            for i in 2 * half * j..2 * half * j + half {
-                (r[i], r[i + half]) = butterfly_inverse(v, r[i], r[i + half], w, ws);
-            }
-        }
-    }
-}
-
-/// One forward pass of three layers over blocks of `len` residues.
-///
-/// # Safety
-/// `len` is a multiple of 64 and divides `data.len()`; `twiddles` has 14 words for each block.
+/// One forward pass of three layers over blocks of `len` residues, a multiple of 64; `FIRST`: over canonical residues.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512ifma")]
-unsafe fn forward8(v: &VMod, data: &mut [u64], len: usize, twiddles: &[u64]) {
+fn forward8<const FIRST: bool>(v: &VMod, data: &mut [u64], len: usize, twiddles: &[u64]) {
     let stride = len / 8;
     for (block, w) in data
         .chunks_exact_mut(len)
-        .zip(twiddles.chunks_exact(words(3)))
+        .zip(twiddles.as_chunks::<{ words(3) }>().0)
     {
         let start = block.as_mut_ptr();
-        for at in (0..stride).step_by(8) {
-            // SAFETY: row i occupies words i * stride .. (i + 1) * stride of the block, at + 8 <= stride; 14 twiddles.
-            unsafe {
-                let mut r: [V; 8] =
-                    std::array::from_fn(|i| _mm512_loadu_si512(start.add(i * stride + at).cast()));
-                radix8(v, &mut r, w.as_ptr(), 7);
-                for (i, r) in r.into_iter().enumerate() {
-                    _mm512_storeu_si512(start.add(i * stride + at).cast(), r);
-                }
-            }
+        let w: [(V, V); 7] = std::array::from_fn(|i| twiddle(w, i));
+        for at in (0..stride / 8).map(|i| 8 * i) {
+            // SAFETY: the block has 8 * stride words, and at + 8 <= stride.
+            let [a, b, c, d, e, f, g, h] = unsafe { load_rows(start, stride, at) };
+            let (a, e) = butterfly::<FIRST, true>(v, a, e, w[0]);
+            let (b, f) = butterfly::<FIRST, true>(v, b, f, w[0]);
+            let (c, g) = butterfly::<FIRST, false>(v, c, g, w[0]);
+            let (d, h) = butterfly::<FIRST, false>(v, d, h, w[0]);
+            let (a, c) = butterfly::<false, true>(v, a, c, w[1]);
+            let (b, d) = butterfly::<false, false>(v, b, d, w[1]);
+            let (e, g) = butterfly::<true, true>(v, e, g, w[2]);
+            let (f, h) = butterfly::<true, false>(v, f, h, w[2]);
+            let (a, b) = butterfly::<false, false>(v, a, b, w[3]);
+            let (c, d) = butterfly::<true, false>(v, c, d, w[4]);
+            let (e, f) = butterfly::<false, false>(v, e, f, w[5]);
+            let (g, h) = butterfly::<true, false>(v, g, h, w[6]);
+            // SAFETY: as above; the block is borrowed exclusively.
+            unsafe { store_rows(start, stride, at, [a, b, c, d, e, f, g, h]) }
         }
     }
 }
 
-/// One forward pass of two layers over blocks of `len` residues.
-///
-/// # Safety
-/// `len` is a multiple of 32 and divides `data.len()`; `twiddles` has 6 words for each block.
+/// One forward pass of two layers over blocks of `len` residues, a multiple of 32; `FIRST`: over canonical residues.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512ifma")]
-unsafe fn forward4(v: &VMod, data: &mut [u64], len: usize, twiddles: &[u64]) {
+fn forward4<const FIRST: bool>(v: &VMod, data: &mut [u64], len: usize, twiddles: &[u64]) {
     let stride = len / 4;
     for (block, w) in data
         .chunks_exact_mut(len)
-        .zip(twiddles.chunks_exact(words(2)))
+        .zip(twiddles.as_chunks::<{ words(2) }>().0)
     {
         let start = block.as_mut_ptr();
-        // SAFETY: six twiddles.
-        let [(w0, s0), (w1, s1), (w2, s2)] =
-            std::array::from_fn(|i| unsafe { twiddle(w.as_ptr(), i, 3) });
-        for at in (0..stride).step_by(8) {
-            // SAFETY: row i occupies words i * stride .. (i + 1) * stride of the block, at + 8 <= stride.
-            unsafe {
-                let [a, b, c, d] =
-                    std::array::from_fn(|i| _mm512_loadu_si512(start.add(i * stride + at).cast()));
-                let (a, c) = butterfly(v, a, c, w0, s0);
-                let (b, d) = butterfly(v, b, d, w0, s0);
-                let (a, b) = butterfly(v, a, b, w1, s1);
-                let (c, d) = butterfly(v, c, d, w2, s2);
-                for (i, r) in [a, b, c, d].into_iter().enumerate() {
-                    _mm512_storeu_si512(start.add(i * stride + at).cast(), r);
-                }
-            }
+        let w: [(V, V); 3] = std::array::from_fn(|i| twiddle(w, i));
+        for at in (0..stride / 8).map(|i| 8 * i) {
+            // SAFETY: the block has 4 * stride words, and at + 8 <= stride.
+            let [a, b, c, d] = unsafe { load_rows(start, stride, at) };
+            let (a, c) = butterfly::<FIRST, true>(v, a, c, w[0]);
+            let (b, d) = butterfly::<FIRST, false>(v, b, d, w[0]);
+            let (a, b) = butterfly::<false, false>(v, a, b, w[1]);
+            let (c, d) = butterfly::<true, false>(v, c, d, w[2]);
+            // SAFETY: as above; the block is borrowed exclusively.
+            unsafe { store_rows(start, stride, at, [a, b, c, d]) }
         }
     }
 }
 
-/// The last six forward layers and the canonical reduction.
-///
-/// # Safety
-/// `data.len()` is a multiple of 64; for each group of 64, `broadcast` has 16 words and `lanes` 56.
+/// The last three forward layers and the canonical reduction.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512ifma")]
-unsafe fn forward_tail(m: &VMont, data: &mut [u64], broadcast: &[u64], lanes: &[u64]) {
-    let groups = data.as_chunks_mut::<GROUP>().0.iter_mut();
-    let tables = broadcast
-        .as_chunks::<TAIL_BROADCAST>()
-        .0
-        .iter()
-        .zip(lanes.as_chunks::<TAIL_LANES>().0);
-    for (group, (broadcast, lanes)) in groups.zip(tables) {
-        let start = group.as_mut_ptr();
-        // SAFETY: 64 residues, 8 + 7 words of twiddles, 7 registers of lane twiddles.
-        unsafe {
-            let mut r: [V; 8] =
-                std::array::from_fn(|i| _mm512_loadu_si512(start.add(8 * i).cast()));
-            radix8(&m.v, &mut r, broadcast.as_ptr(), 8);
-            let mut r = transpose(r);
-            for l in 0..3 {
-                let half = 4 >> l;
-                for j in 0..1 << l {
-                    let w = _mm512_loadu_si512(lanes.as_ptr().add(8 * ((1 << l) - 1 + j)).cast());
-                    for i in 2 * half * j..2 * half * j + half {
-                        (r[i], r[i + half]) = butterfly_lanes(m, r[i], r[i + half], w);
-                    }
-                }
-            }
-            for (i, r) in transpose(r).into_iter().enumerate() {
-                _mm512_storeu_si512(start.add(8 * i).cast(), m.v.reduce_4p(r));
-            }
+fn forward_tail(t: &Tail, data: &mut [u64], lanes: &[[u64; 8]]) {
+    for (group, w) in data.as_chunks_mut::<GROUP>().0.iter_mut().zip(lanes) {
+        let w = t.lane_twiddles(load(w));
+        let rows = group.as_chunks_mut::<8>().0;
+        let [a, b, c, d, e, f, g, h] = transpose(std::array::from_fn(|i| load(&rows[i])));
+        let (a, e) = t.butterfly(a, e, w[0]);
+        let (b, f) = t.butterfly(b, f, w[0]);
+        let (c, g) = t.butterfly(c, g, w[0]);
+        let (d, h) = t.butterfly(d, h, w[0]);
+        let (a, c) = t.butterfly(a, c, w[1]);
+        let (b, d) = t.butterfly(b, d, w[1]);
+        let (e, g) = t.butterfly(e, g, w[2]);
+        let (f, h) = t.butterfly(f, h, w[2]);
+        let (a, b) = t.butterfly(a, b, w[3]);
+        let (c, d) = t.butterfly(c, d, w[4]);
+        let (e, f) = t.butterfly(e, f, w[5]);
+        let (g, h) = t.butterfly(g, h, w[6]);
+        for (row, r) in rows.iter_mut().zip(transpose([a, b, c, d, e, f, g, h])) {
+            store(row, t.v.reduce_4p(r));
         }
     }
 }
 
-/// The first six inverse layers.
-///
-/// # Safety
-/// As for [`forward_tail`].
+/// The first three inverse layers.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512ifma")]
-unsafe fn inverse_tail(m: &VMont, data: &mut [u64], broadcast: &[u64], lanes: &[u64]) {
-    let groups = data.as_chunks_mut::<GROUP>().0.iter_mut();
-    let tables = broadcast
-        .as_chunks::<TAIL_BROADCAST>()
-        .0
-        .iter()
-        .zip(lanes.as_chunks::<TAIL_LANES>().0);
-    for (group, (broadcast, lanes)) in groups.zip(tables) {
-        let start = group.as_mut_ptr();
-        // SAFETY: 64 residues, 8 + 7 words of twiddles, 7 registers of lane twiddles.
-        unsafe {
-            let r: [V; 8] = std::array::from_fn(|i| _mm512_loadu_si512(start.add(8 * i).cast()));
-            let mut r = transpose(r);
-            for l in (0..3).rev() {
-                let half = 4 >> l;
-                for j in 0..1 << l {
-                    let w = _mm512_loadu_si512(lanes.as_ptr().add(8 * ((1 << l) - 1 + j)).cast());
-                    for i in 2 * half * j..2 * half * j + half {
-                        (r[i], r[i + half]) = butterfly_lanes_inverse(m, r[i], r[i + half], w);
-                    }
-                }
-            }
-            let mut r = transpose(r);
-            radix8_inverse(&m.v, &mut r, broadcast.as_ptr(), 8);
-            for (i, r) in r.into_iter().enumerate() {
-                _mm512_storeu_si512(start.add(8 * i).cast(), r);
-            }
+fn inverse_tail(t: &Tail, data: &mut [u64], lanes: &[[u64; 8]]) {
+    for (group, w) in data.as_chunks_mut::<GROUP>().0.iter_mut().zip(lanes) {
+        let w = t.lane_twiddles(load(w));
+        let rows = group.as_chunks_mut::<8>().0;
+        let [a, b, c, d, e, f, g, h] = transpose(std::array::from_fn(|i| load(&rows[i])));
+        let (a, b) = t.butterfly_inverse(a, b, w[3]);
+        let (c, d) = t.butterfly_inverse(c, d, w[4]);
+        let (e, f) = t.butterfly_inverse(e, f, w[5]);
+        let (g, h) = t.butterfly_inverse(g, h, w[6]);
+        let (a, c) = t.butterfly_inverse(a, c, w[1]);
+        let (b, d) = t.butterfly_inverse(b, d, w[1]);
+        let (e, g) = t.butterfly_inverse(e, g, w[2]);
+        let (f, h) = t.butterfly_inverse(f, h, w[2]);
+        let (a, e) = t.butterfly_inverse(a, e, w[0]);
+        let (b, f) = t.butterfly_inverse(b, f, w[0]);
+        let (c, g) = t.butterfly_inverse(c, g, w[0]);
+        let (d, h) = t.butterfly_inverse(d, h, w[0]);
+        for (row, r) in rows.iter_mut().zip(transpose([a, b, c, d, e, f, g, h])) {
+            store(row, r);
         }
     }
 }
 
-/// One inverse pass of three layers over blocks of `len` residues.
-///
-/// # Safety
-/// As for [`forward8`].
+/// The factor `1/n` and the twiddle times `1/n` of the last inverse layer.
+type Scale = [(V, V); 2];
+
+/// One inverse pass of three layers over blocks of `len` residues, a multiple of 64; with `LAST` its last layer is scaled.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512ifma")]
-unsafe fn inverse8(v: &VMod, data: &mut [u64], len: usize, twiddles: &[u64]) {
+fn inverse8<const LAST: bool>(
+    v: &VMod,
+    data: &mut [u64],
+    len: usize,
+    twiddles: &[u64],
+    scale: Scale,
+) {
     let stride = len / 8;
     for (block, w) in data
         .chunks_exact_mut(len)
-        .zip(twiddles.chunks_exact(words(3)))
+        .zip(twiddles.as_chunks::<{ words(3) }>().0)
     {
         let start = block.as_mut_ptr();
-        for at in (0..stride).step_by(8) {
-            // SAFETY: row i occupies words i * stride .. (i + 1) * stride of the block, at + 8 <= stride; 14 twiddles.
-            unsafe {
-                let mut r: [V; 8] =
-                    std::array::from_fn(|i| _mm512_loadu_si512(start.add(i * stride + at).cast()));
-                radix8_inverse(v, &mut r, w.as_ptr(), 7);
-                for (i, r) in r.into_iter().enumerate() {
-                    _mm512_storeu_si512(start.add(i * stride + at).cast(), r);
-                }
+        let w: [(V, V); 7] = std::array::from_fn(|i| twiddle(w, i));
+        let last = |x, y| {
+            if LAST {
+                butterfly_scale(v, x, y, scale[0], scale[1])
+            } else {
+                butterfly_inverse(v, x, y, w[0])
             }
+        };
+        for at in (0..stride / 8).map(|i| 8 * i) {
+            // SAFETY: the block has 8 * stride words, and at + 8 <= stride.
+            let [a, b, c, d, e, f, g, h] = unsafe { load_rows(start, stride, at) };
+            let (a, b) = butterfly_inverse(v, a, b, w[3]);
+            let (c, d) = butterfly_inverse(v, c, d, w[4]);
+            let (e, f) = butterfly_inverse(v, e, f, w[5]);
+            let (g, h) = butterfly_inverse(v, g, h, w[6]);
+            let (a, c) = butterfly_inverse(v, a, c, w[1]);
+            let (b, d) = butterfly_inverse(v, b, d, w[1]);
+            let (e, g) = butterfly_inverse(v, e, g, w[2]);
+            let (f, h) = butterfly_inverse(v, f, h, w[2]);
+            let (a, e) = last(a, e);
+            let (b, f) = last(b, f);
+            let (c, g) = last(c, g);
+            let (d, h) = last(d, h);
+            // SAFETY: as above; the block is borrowed exclusively.
+            unsafe { store_rows(start, stride, at, [a, b, c, d, e, f, g, h]) }
         }
     }
 }
 
-/// One inverse pass of two layers over blocks of `len` residues.
-///
-/// # Safety
-/// As for [`forward4`].
+/// One inverse pass of two layers over blocks of `len` residues, a multiple of 32; with `LAST` its last layer is scaled.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512ifma")]
-unsafe fn inverse4(v: &VMod, data: &mut [u64], len: usize, twiddles: &[u64]) {
+fn inverse4<const LAST: bool>(
+    v: &VMod,
+    data: &mut [u64],
+    len: usize,
+    twiddles: &[u64],
+    scale: Scale,
+) {
     let stride = len / 4;
     for (block, w) in data
         .chunks_exact_mut(len)
-        .zip(twiddles.chunks_exact(words(2)))
+        .zip(twiddles.as_chunks::<{ words(2) }>().0)
     {
         let start = block.as_mut_ptr();
-        // SAFETY: six twiddles.
-        let [(w0, s0), (w1, s1), (w2, s2)] =
-            std::array::from_fn(|i| unsafe { twiddle(w.as_ptr(), i, 3) });
-        for at in (0..stride).step_by(8) {
-            // SAFETY: row i occupies words i * stride .. (i + 1) * stride of the block, at + 8 <= stride.
-            unsafe {
-                let [a, b, c, d] =
-                    std::array::from_fn(|i| _mm512_loadu_si512(start.add(i * stride + at).cast()));
-                let (a, b) = butterfly_inverse(v, a, b, w1, s1);
-                let (c, d) = butterfly_inverse(v, c, d, w2, s2);
-                let (a, c) = butterfly_inverse(v, a, c, w0, s0);
-                let (b, d) = butterfly_inverse(v, b, d, w0, s0);
-                for (i, r) in [a, b, c, d].into_iter().enumerate() {
-                    _mm512_storeu_si512(start.add(i * stride + at).cast(), r);
-                }
+        let w: [(V, V); 3] = std::array::from_fn(|i| twiddle(w, i));
+        let last = |x, y| {
+            if LAST {
+                butterfly_scale(v, x, y, scale[0], scale[1])
+            } else {
+                butterfly_inverse(v, x, y, w[0])
             }
+        };
+        for at in (0..stride / 8).map(|i| 8 * i) {
+            // SAFETY: the block has 4 * stride words, and at + 8 <= stride.
+            let [a, b, c, d] = unsafe { load_rows(start, stride, at) };
+            let (a, b) = butterfly_inverse(v, a, b, w[1]);
+            let (c, d) = butterfly_inverse(v, c, d, w[2]);
+            let (a, c) = last(a, c);
+            let (b, d) = last(b, d);
+            // SAFETY: as above; the block is borrowed exclusively.
+            unsafe { store_rows(start, stride, at, [a, b, c, d]) }
         }
     }
-}
-
-/// Multiplies by `1/n` and reduces to canonical residues.
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn scale(v: &VMod, data: &mut [u64], (c, cs): (u64, u64)) {
-    let (c, cs) = (splat(c), splat(cs));
-    for chunk in data.as_chunks_mut::<8>().0 {
-        let x = super::arith::load(chunk);
-        super::arith::store(chunk, reduce_once(v.shoup(c, cs, x), v.p));
-    }
-}
-
-/// The parts of a table: tail broadcasts, tail lanes, passes.
-fn parts(table: &[u64], n: usize) -> (&[u64], &[u64], &[u64]) {
-    let groups = n / GROUP;
-    let (broadcast, rest) = table.split_at(groups * TAIL_BROADCAST);
-    let (lanes, passes) = rest.split_at(groups * TAIL_LANES);
-    (broadcast, lanes, passes)
 }
 
 /// One pass: its layers, the length of its blocks, the place of its twiddles.
@@ -445,11 +485,11 @@ struct Pass {
     offset: usize,
 }
 
-/// The passes before the tail, and how many of them have blocks larger than [`INNER`].
+/// The passes before the tail, how many there are, and how many of them have blocks larger than [`INNER`].
 fn passes(n: usize) -> ([Pass; 8], usize, usize) {
     let mut all = [Pass::default(); 8];
     let (mut count, mut outer, mut len, mut offset) = (0, 0, n, 0);
-    for layers in schedule(n.ilog2() - 6) {
+    for layers in schedule(n.ilog2() - 3) {
         all[count] = Pass {
             layers,
             len,
@@ -471,38 +511,26 @@ pub(super) fn ntt_forward(plan: &NttPlan, a: &mut [u64]) {
     if n < MIN {
         return Portable.ntt_forward(plan, a);
     }
-    let m = VMont::new(&plan.modulus);
-    let (broadcast, lanes, twiddles) = parts(&plan.forward, n);
+    let twiddles = Twiddles::new(plan.forward(), n);
+    let t = Tail::new(&plan.modulus, &twiddles);
     let (all, count, outer) = passes(n);
     let run = |pass: &Pass, data: &mut [u64], start: usize| {
-        let w = &twiddles[pass.offset + start / pass.len * words(pass.layers)..];
-        // SAFETY: block lengths are powers of two of at least 256, and the table has the words of all blocks.
-        unsafe {
-            if pass.layers == 3 {
-                forward8(&m.v, data, pass.len, w)
-            } else {
-                forward4(&m.v, data, pass.len, w)
-            }
+        let w = &twiddles.passes[pass.offset + start / pass.len * words(pass.layers)..];
+        match (pass.layers, pass.len == n) {
+            (3, true) => forward8::<true>(&t.v, data, pass.len, w),
+            (3, false) => forward8::<false>(&t.v, data, pass.len, w),
+            (_, true) => forward4::<true>(&t.v, data, pass.len, w),
+            (_, false) => forward4::<false>(&t.v, data, pass.len, w),
         }
     };
     for pass in &all[..outer] {
         run(pass, a, 0);
     }
     for (i, part) in a.chunks_mut(INNER).enumerate() {
-        let start = i * INNER;
         for pass in &all[outer..count] {
-            run(pass, part, start);
+            run(pass, part, i * INNER);
         }
-        let group = start / GROUP;
-        // SAFETY: the part is a multiple of 64 long, and the table has the words of all groups.
-        unsafe {
-            forward_tail(
-                &m,
-                part,
-                &broadcast[group * TAIL_BROADCAST..],
-                &lanes[group * TAIL_LANES..],
-            )
-        }
+        forward_tail(&t, part, &twiddles.lanes[i * INNER / GROUP..]);
     }
 }
 
@@ -512,38 +540,26 @@ pub(super) fn ntt_inverse(plan: &NttPlan, a: &mut [u64]) {
     if n < MIN {
         return Portable.ntt_inverse(plan, a);
     }
-    let m = VMont::new(&plan.modulus);
-    let (broadcast, lanes, twiddles) = parts(&plan.inverse, n);
+    let twiddles = Twiddles::new(plan.inverse(), n);
+    let t = Tail::new(&plan.modulus, &twiddles);
+    let scale = [twiddles.constant(2), twiddles.constant(3)];
     let (all, count, outer) = passes(n);
     let run = |pass: &Pass, data: &mut [u64], start: usize| {
-        let w = &twiddles[pass.offset + start / pass.len * words(pass.layers)..];
-        // SAFETY: block lengths are powers of two of at least 256, and the table has the words of all blocks.
-        unsafe {
-            if pass.layers == 3 {
-                inverse8(&m.v, data, pass.len, w)
-            } else {
-                inverse4(&m.v, data, pass.len, w)
-            }
+        let w = &twiddles.passes[pass.offset + start / pass.len * words(pass.layers)..];
+        match (pass.layers, pass.len == n) {
+            (3, true) => inverse8::<true>(&t.v, data, pass.len, w, scale),
+            (3, false) => inverse8::<false>(&t.v, data, pass.len, w, scale),
+            (_, true) => inverse4::<true>(&t.v, data, pass.len, w, scale),
+            (_, false) => inverse4::<false>(&t.v, data, pass.len, w, scale),
         }
     };
     for (i, part) in a.chunks_mut(INNER).enumerate() {
-        let start = i * INNER;
-        let group = start / GROUP;
-        // SAFETY: the part is a multiple of 64 long, and the table has the words of all groups.
-        unsafe {
-            inverse_tail(
-                &m,
-                part,
-                &broadcast[group * TAIL_BROADCAST..],
-                &lanes[group * TAIL_LANES..],
-            )
-        }
+        inverse_tail(&t, part, &twiddles.lanes[i * INNER / GROUP..]);
         for pass in all[outer..count].iter().rev() {
-            run(pass, part, start);
+            run(pass, part, i * INNER);
         }
     }
     for pass in all[..outer].iter().rev() {
         run(pass, a, 0);
     }
-    scale(&m.v, a, plan.scale);
 }
