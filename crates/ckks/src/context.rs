@@ -184,7 +184,7 @@ impl Context {
     /// [`CkksError::Shape`] if the element is even or not below `2N`.
     pub fn permutation(&self, element: u64) -> Result<Arc<NttPermutation>, CkksError> {
         let n = self.n();
-        if element % 2 == 0 || element >= 2 * n as u64 {
+        if element.is_multiple_of(2) || element >= 2 * n as u64 {
             return Err(CkksError::Shape {
                 what: "Galois element",
                 found: element as usize,

@@ -183,7 +183,7 @@ impl Encoder {
             .iter()
             .map(|c| c * scale)
             .enumerate()
-            .find(|(_, c)| !(c.abs() < bound))
+            .find(|(_, c)| c.is_nan() || c.abs() >= bound)
         {
             return Err(CkksError::Unencodable {
                 index,

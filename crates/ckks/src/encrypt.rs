@@ -14,7 +14,7 @@ use crate::context::limbs_mut;
 use crate::error::CkksError;
 use crate::key_generator::sub_product;
 use crate::keys::{PublicKey, SecretKey};
-use rand_core::{CryptoRng, RngCore};
+use rand_core::CryptoRng;
 use rayon::prelude::*;
 use tacit_ring::sampling::{gaussian, signed_to_residues_i8, signed_to_residues_i32, ternary};
 use tacit_ring::{RnsPoly, ops};
@@ -27,7 +27,7 @@ use zeroize::Zeroize;
 pub fn encrypt_symmetric_seeded(
     pt: &Plaintext,
     sk: &SecretKey,
-    rng: &mut (impl RngCore + CryptoRng),
+    rng: &mut impl CryptoRng,
 ) -> Result<SeededCiphertext, CkksError> {
     let ctx = &sk.ctx;
     ctx.check_plaintext(pt)?;
@@ -62,7 +62,7 @@ pub fn encrypt_symmetric_seeded(
 pub fn encrypt_symmetric(
     pt: &Plaintext,
     sk: &SecretKey,
-    rng: &mut (impl RngCore + CryptoRng),
+    rng: &mut impl CryptoRng,
 ) -> Result<Ciphertext, CkksError> {
     sk.ctx.expand(&encrypt_symmetric_seeded(pt, sk, rng)?)
 }
@@ -74,7 +74,7 @@ pub fn encrypt_symmetric(
 pub fn encrypt_public(
     pt: &Plaintext,
     pk: &PublicKey,
-    rng: &mut (impl RngCore + CryptoRng),
+    rng: &mut impl CryptoRng,
 ) -> Result<Ciphertext, CkksError> {
     let ctx = &pk.ctx;
     ctx.check_plaintext(pt)?;

@@ -29,6 +29,7 @@ mod periodic;
 pub mod polynomial;
 mod polynomial_evaluation;
 pub mod security;
+pub mod wire;
 
 pub use ciphertext::{Ciphertext, LazyCiphertext, Plaintext, SeededCiphertext};
 pub use context::Context;

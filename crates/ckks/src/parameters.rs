@@ -150,7 +150,7 @@ impl ParametersLiteral {
         let mut words = bytes
             .chunks_exact(4)
             .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
-        if bytes.len() % 4 != 0 {
+        if !bytes.len().is_multiple_of(4) {
             return None;
         }
         let head: Vec<u32> = words.by_ref().take(7).collect();
