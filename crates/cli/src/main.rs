@@ -1,2 +1,109 @@
-//! The `tacit` command.
-fn main() {}
+//! The `tacit` command: encrypted inference of BitNet language models.
+//!
+//! ```text
+//!   args ──► main ──► ask      client and server in one process, sharing only messages
+//!                 ├─► model    inspect, logits, calibrate
+//!                 ├─► train
+//!                 └─► bench    bootstrap, linear, agreement, engine
+//! ```
+//!
+//! A command returns an [`exit::Outcome`]; its kind decides the exit code. Standard output holds results, standard error
+//! progress and logs.
+#![forbid(unsafe_code)]
+
+mod args;
+mod bench;
+mod exit;
+mod interrupt;
+mod memory;
+mod model;
+mod output;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{BenchCommand, Cli, Command, Global, ModelCommand};
+use exit::{Failure, Kind, Outcome};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = set_up(&cli.global).and_then(|()| run(&cli));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure, cli.global.json),
+    }
+}
+
+/// Logs, threads, Ctrl-C.
+fn set_up(global: &Global) -> Outcome {
+    let level = match global.verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = match std::env::var("TACIT_LOG") {
+        Ok(text) => tracing_subscriber::EnvFilter::try_new(&text)
+            .map_err(|e| Failure::usage(format!("TACIT_LOG=\"{text}\" is not a log filter ({e}); try TACIT_LOG=info or TACIT_LOG=tacit_ckks=debug")))?,
+        Err(_) => tracing_subscriber::EnvFilter::new(level),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(true)
+        .init();
+    if let Some(threads) = global.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(usize::from(threads))
+            .build_global()
+            .map_err(|e| {
+                Failure::new(Kind::Other, format!("cannot start {threads} threads: {e}"))
+            })?;
+    }
+    interrupt::install()
+}
+
+fn run(cli: &Cli) -> Outcome {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Model {
+            command: ModelCommand::Inspect(args),
+        } => model::inspect::run(args, global),
+        Command::Model {
+            command: ModelCommand::Logits(args),
+        } => model::logits::run(args, global),
+        Command::Bench {
+            command: BenchCommand::Bootstrap(args),
+        } => bench::bootstrap::run(args, global),
+        Command::Bench {
+            command: BenchCommand::Linear(args),
+        } => bench::linear::run(args, global),
+        Command::Bench {
+            command: BenchCommand::Engine(args),
+        } => bench::engine::run(args, global),
+    }
+}
+
+fn report(failure: &Failure, json: bool) -> ExitCode {
+    eprintln!("tacit: {failure}");
+    if json {
+        let body = serde_json::json!({
+            "error": { "kind": failure.kind.name(), "message": failure.message, "code": failure.kind.code() }
+        });
+        // The message has gone to standard error already; a closed standard output is no further news.
+        let _ = output::print_json(&body);
+    }
+    ExitCode::from(failure.kind.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn flags_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,175 @@
+//! `tacit model inspect`: what is in a model.
+
+use serde::Serialize;
+use tacit_bitnet::{Config, LoadReport, Model};
+
+use super::{calibration, folder, load_weights, tokenizer};
+use crate::args::{Global, InspectArgs};
+use crate::exit::Outcome;
+use crate::output::{Table, count, print_json};
+
+/// The JSON object.
+#[derive(Debug, Serialize)]
+struct Report {
+    path: String,
+    model_type: String,
+    attention: String,
+    activation: String,
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    context: usize,
+    tied_embeddings: bool,
+    parameters: usize,
+    ternary_weights: usize,
+    zero_share: f64,
+    container: String,
+    weights: Vec<String>,
+    warnings: Vec<String>,
+    /// Whether tokenizer.json fits; else why not.
+    tokenizer: Result<usize, String>,
+    /// Degrees of the fitted polynomials of the first layer; else why there are none.
+    calibration: Result<Vec<(String, usize)>, String>,
+}
+
+/// Runs the command.
+pub fn run(args: &InspectArgs, global: &Global) -> Outcome {
+    let path = folder(args.model.as_deref())?;
+    let (model, load) = load_weights(&path)?;
+    let report = Report::new(&path.display().to_string(), &model, &load, &path);
+    if global.json {
+        return print_json(&report);
+    }
+    print!("{}", report.table());
+    for w in &report.warnings {
+        println!("warning: {w}");
+    }
+    Ok(())
+}
+
+/// Dense parameters and ternary weights together.
+fn parameters(model: &Model) -> usize {
+    let c: &Config = &model.config;
+    let norms = model.layers.iter().map(|l| {
+        l.input_norm.len()
+            + l.post_attention_norm.len()
+            + l.attn_sub_norm.as_ref().map_or(0, Vec::len)
+            + l.ffn_sub_norm.as_ref().map_or(0, Vec::len)
+    });
+    let table = c.vocab_size * c.hidden_size;
+    c.linear_weights()
+        + norms.sum::<usize>()
+        + model.final_norm.len()
+        + table
+        + if model.head.is_some() { table } else { 0 }
+}
+
+impl Report {
+    fn new(name: &str, model: &Model, load: &LoadReport, path: &std::path::Path) -> Self {
+        let c = &model.config;
+        Report {
+            path: name.to_string(),
+            model_type: c.model_type.clone(),
+            attention: format!("{:?}", c.attention).to_lowercase(),
+            activation: format!("{:?}", c.activation).to_lowercase(),
+            vocab_size: c.vocab_size,
+            hidden_size: c.hidden_size,
+            intermediate_size: c.intermediate_size,
+            layers: c.layers,
+            heads: c.heads,
+            kv_heads: c.kv_heads,
+            context: c.context,
+            tied_embeddings: c.tied_embeddings,
+            parameters: parameters(model),
+            ternary_weights: c.linear_weights(),
+            zero_share: load.zero_share,
+            container: load.container.clone(),
+            weights: load.forms.iter().map(|f| f.to_string()).collect(),
+            warnings: load.warnings.clone(),
+            tokenizer: tokenizer(path, model)
+                .map(|t| t.vocab_size())
+                .map_err(|e| e.message),
+            calibration: calibration(path, model)
+                .map(|c| {
+                    c.layers
+                        .first()
+                        .map(|l| {
+                            l.series()
+                                .map(|(name, series)| (name.to_string(), series.degree()))
+                                .collect()
+                        })
+                        .unwrap_or_default()
+                })
+                .map_err(|e| e.message),
+        }
+    }
+
+    fn table(&self) -> String {
+        let mut t = Table::new(&["", "value"]);
+        let mut line = |name: &str, value: String| t.row(vec![name.into(), value]);
+        line("model", format!("{} ({})", self.path, self.model_type));
+        line(
+            "weights",
+            format!("{}: {}", self.container, self.weights.join(", ")),
+        );
+        line(
+            "parameters",
+            format!(
+                "{}, of which {} ternary ({:.1} % zero)",
+                count(self.parameters as u64),
+                count(self.ternary_weights as u64),
+                100.0 * self.zero_share
+            ),
+        );
+        line(
+            "layers",
+            format!(
+                "{} of hidden size {}, feed-forward {}",
+                self.layers, self.hidden_size, self.intermediate_size
+            ),
+        );
+        line(
+            "heads",
+            format!(
+                "{} for queries, {} for keys and values, {} attention",
+                self.heads, self.kv_heads, self.attention
+            ),
+        );
+        line("activation", self.activation.clone());
+        line(
+            "vocabulary",
+            format!(
+                "{}{}",
+                self.vocab_size,
+                if self.tied_embeddings {
+                    ", head tied to the embedding table"
+                } else {
+                    ", separate head"
+                }
+            ),
+        );
+        line("context", format!("{} tokens", self.context));
+        line(
+            "tokenizer",
+            self.tokenizer
+                .as_ref()
+                .map_or_else(|e| format!("not usable: {e}"), |n| format!("{n} tokens")),
+        );
+        line(
+            "polynomials",
+            self.calibration.as_ref().map_or_else(
+                |e| format!("none: {e}"),
+                |s| {
+                    s.iter()
+                        .map(|(name, degree)| format!("{name} {degree}"))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                },
+            ),
+        );
+        t.render()
+    }
+}

@@ -1,0 +1,165 @@
+//! `tacit model …` on good and on damaged folders.
+
+mod common;
+
+use common::{VOCAB, fails, stderr, stdout, tacit, tiny_model, tokenizer};
+use serde_json::Value;
+
+fn json(output: &std::process::Output) -> Value {
+    serde_json::from_str(&stdout(output)).unwrap_or_else(|e| panic!("{e}: {}", stdout(output)))
+}
+
+#[test]
+fn inspect_says_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model(dir.path());
+    let path = dir.path().to_str().unwrap();
+    let output = tacit(&["model", "inspect", path, "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report = json(&output);
+    assert_eq!(report["hidden_size"], 32);
+    assert_eq!(report["attention"], "sigmoid");
+    assert_eq!(report["ternary_weights"], 4 * 32 * 32 + 3 * 32 * 64);
+    assert_eq!(report["tokenizer"]["Ok"], VOCAB);
+    assert!(
+        report["calibration"]["Err"]
+            .as_str()
+            .unwrap()
+            .contains("calibration.json")
+    );
+    let output = tacit(&["model", "inspect", path]);
+    assert!(stdout(&output).contains("feed-forward 64"));
+}
+
+#[test]
+fn logits_come_out_for_every_token() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model(dir.path());
+    let path = dir.path().to_str().unwrap();
+    let run = |extra: &[&str]| {
+        let mut args = vec!["model", "logits", path, "--ids", "1,2,3", "--json"];
+        args.extend(extra);
+        let output = tacit(&args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        json(&output)
+    };
+    let exact = run(&[]);
+    let logits = exact["logits"].as_array().unwrap();
+    assert_eq!(logits.len(), VOCAB);
+    let best = exact["top"][0]["id"].as_u64().unwrap() as usize;
+    let value = |v: &Value| v.as_f64().unwrap();
+    assert!(logits.iter().all(|l| value(l) <= value(&logits[best])));
+    assert_eq!(run(&["--functions", "sigmoid"])["logits"], exact["logits"]);
+    let rounded = run(&["--int8-activations"]);
+    assert_ne!(rounded["logits"], exact["logits"]);
+    let difference = logits
+        .iter()
+        .zip(rounded["logits"].as_array().unwrap())
+        .map(|(a, b)| (value(a) - value(b)).abs())
+        .fold(0.0, f64::max);
+    let size = logits.iter().map(|l| value(l).abs()).fold(0.0, f64::max);
+    assert!(
+        difference < 0.1 * size,
+        "8-bit rounding moved logits of {size} by {difference}"
+    );
+}
+
+#[test]
+fn a_missing_folder_is_named() {
+    let output = tacit(&["model", "inspect", "/no/such/model"]);
+    fails(&output, 3, &["/no/such/model", "model.safetensors"]);
+    let output = tacit(&["model", "logits", "/no/such/model", "--ids", "1", "--json"]);
+    fails(&output, 3, &["/no/such/model"]);
+    let error = json(&output);
+    assert_eq!(error["error"]["kind"], "input");
+    assert_eq!(error["error"]["code"], 3);
+}
+
+#[test]
+fn damaged_weights_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model(dir.path());
+    let path = dir.path().to_str().unwrap();
+    let file = dir.path().join("model.safetensors");
+    let good = std::fs::read(&file).unwrap();
+    let mut wild = good.clone();
+    wild[0] = 0xff;
+    wild[6] = 0xff;
+    for bad in [
+        &good[..good.len() - 100],
+        &good[..100],
+        &good[..5],
+        &[],
+        &wild,
+    ] {
+        std::fs::write(&file, bad).unwrap();
+        fails(
+            &tacit(&["model", "inspect", path]),
+            3,
+            &["model.safetensors"],
+        );
+    }
+    std::fs::remove_file(&file).unwrap();
+    fails(&tacit(&["model", "inspect", path]), 3, &["safetensors"]);
+}
+
+#[test]
+fn a_damaged_config_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model(dir.path());
+    let path = dir.path().to_str().unwrap();
+    std::fs::write(dir.path().join("config.json"), "{\"hidden_size\":").unwrap();
+    fails(&tacit(&["model", "inspect", path]), 3, &["config.json"]);
+}
+
+#[test]
+fn a_wrong_tokenizer_and_a_missing_calibration_are_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model(dir.path());
+    let path = dir.path().to_str().unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizer(VOCAB + 1)).unwrap();
+    let report = json(&tacit(&["model", "inspect", path, "--json"]));
+    assert!(
+        report["tokenizer"]["Err"]
+            .as_str()
+            .unwrap()
+            .contains("wrong tokenizer"),
+        "{report}"
+    );
+    fails(
+        &tacit(&[
+            "model",
+            "logits",
+            path,
+            "--ids",
+            "1",
+            "--functions",
+            "polynomial",
+        ]),
+        3,
+        &["calibration.json", "tacit model calibrate"],
+    );
+}
+
+#[test]
+fn ids_outside_the_vocabulary_or_the_window_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model(dir.path());
+    let path = dir.path().to_str().unwrap();
+    fails(
+        &tacit(&["model", "logits", path, "--ids", "64"]),
+        2,
+        &["64"],
+    );
+    let many = vec!["1"; 17].join(",");
+    fails(
+        &tacit(&["model", "logits", path, "--ids", &many]),
+        2,
+        &["17", "16"],
+    );
+    fails(
+        &tacit(&["model", "logits", path, "--ids", "-1"]),
+        2,
+        &["ids"],
+    );
+}
