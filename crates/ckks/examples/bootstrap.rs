@@ -21,19 +21,29 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let params = ctx.params();
     let (encoder, evaluator) = (Encoder::new(ctx.clone()), Evaluator::new(ctx.clone()));
     let bootstrapper = Bootstrapper::for_context(ctx.clone())?;
-    eprintln!("{:6.1} s: factors encoded, {} MiB", start.elapsed().as_secs_f64(), bootstrapper.plaintext_bytes() >> 20);
+    eprintln!(
+        "{:6.1} s: factors encoded, {} MiB",
+        start.elapsed().as_secs_f64(),
+        bootstrapper.plaintext_bytes() >> 20
+    );
 
     let mut generator = KeyGenerator::new(ctx.clone());
     let secret = generator.secret();
     let ephemeral = generator.ephemeral_secret(&secret)?;
     let encapsulation = EncapsulationKeys::generate(&mut generator, &secret, &ephemeral)?;
-    let mut keys = EvaluationKeys::new(generator.relinearisation(&secret, bootstrapper.relinearisation_shape())?);
+    let mut keys = EvaluationKeys::new(
+        generator.relinearisation(&secret, bootstrapper.relinearisation_shape())?,
+    );
     for key in bootstrapper.galois_keys(&mut generator, &secret) {
         keys.insert(key?);
     }
     let key_bytes = keys.bytes() + encapsulation.bytes();
     let galois: usize = keys.galois.values().map(Vec::len).sum();
-    eprintln!("{:6.1} s: {galois} Galois keys, {} MiB of keys", start.elapsed().as_secs_f64(), key_bytes >> 20);
+    eprintln!(
+        "{:6.1} s: {galois} Galois keys, {} MiB of keys",
+        start.elapsed().as_secs_f64(),
+        key_bytes >> 20
+    );
 
     let (mut seconds, mut worst, mut squares) = (Vec::new(), 0.0f64, 0.0f64);
     let mut output_level = 0;
@@ -42,24 +52,31 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let plain = encoder.encode(&x, params.user_scale(), params.bottom_user_level())?;
         let ct = encrypt_symmetric(&plain, &secret, &mut secure_rng())?;
         evaluator.reset_counts();
-        let clock = Instant::now();
+        let (clock, cpu) = (Instant::now(), cpu_seconds());
         let coefficients = bootstrapper.slots_to_coeffs(&evaluator, &ct, 1.0, &keys)?;
         let half = clock.elapsed().as_secs_f64();
         let sparse = bootstrapper.encapsulate(&evaluator, &coefficients, &encapsulation)?;
-        let (real, imaginary) = bootstrapper.refresh(&evaluator, &sparse, true, &keys, &encapsulation)?;
+        let (real, imaginary) =
+            bootstrapper.refresh(&evaluator, &sparse, true, &keys, &encapsulation)?;
         let mut refreshed = real;
         if let Some(imaginary) = imaginary {
             evaluator.add_assign(&mut refreshed, &evaluator.mul_i(&imaginary)?)?;
         }
         seconds.push(clock.elapsed().as_secs_f64());
+        let cpu = cpu_seconds()
+            .zip(cpu)
+            .map_or(f64::NAN, |(after, before)| after - before);
         output_level = refreshed.level;
         let y = encoder.decode(&decrypt(&refreshed, &secret)?)?;
-        let errors = x.iter().zip(&y).flat_map(|(a, b)| [a.re - b.re, a.im - b.im]);
+        let errors = x
+            .iter()
+            .zip(&y)
+            .flat_map(|(a, b)| [a.re - b.re, a.im - b.im]);
         let (largest, sum) = errors.fold((0.0f64, 0.0), |(m, s), e| (m.max(e.abs()), s + e * e));
         worst = worst.max(largest);
         squares += sum / (2 * x.len()) as f64;
         eprintln!(
-            "{:6.1} s: input {input}: {:.3} s (SlotsToCoeffs {half:.3}), {:.2} bits worst; {:?}",
+            "{:6.1} s: input {input}: {:.3} s (SlotsToCoeffs {half:.3}; {cpu:.2} s of processor time), {:.2} bits worst; {:?}",
             start.elapsed().as_secs_f64(),
             seconds[seconds.len() - 1],
             -largest.log2(),
@@ -90,7 +107,23 @@ fn random_slots(count: usize, seed: u64) -> Vec<Complex64> {
     let mut words = vec![0u64; 2 * count];
     uniform_from_seed(&modulus, &[seed as u8; 32], seed, &mut words);
     let real = |w: u64| 2.0 * w as f64 / modulus.value() as f64 - 1.0;
-    words.chunks_exact(2).map(|w| Complex64::new(real(w[0]), real(w[1]))).collect()
+    words
+        .chunks_exact(2)
+        .map(|w| Complex64::new(real(w[0]), real(w[1])))
+        .collect()
+}
+
+/// Processor time of all threads, where the system tells it: fields 14 and 15 of `stat`, in hundredths of a second.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let after_name = &stat[stat.rfind(')')? + 2..];
+    let ticks: u64 = after_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse().unwrap_or(0))
+        .sum();
+    Some(ticks as f64 / 100.0)
 }
 
 /// The high-water mark of resident memory, where the system tells it.

@@ -618,7 +618,8 @@ impl Bootstrapper {
         let mut value =
             evaluator.evaluate_chebyshev(ct, self.eval_mod.coefficients(), scale, keys)?;
         for _ in 0..angles {
-            let square = evaluator.mul_integer(&evaluator.square_tensor(&value)?, 2)?;
+            let mut square = evaluator.square_tensor(&value)?;
+            evaluator.mul_small_assign(&mut square, 2);
             value = evaluator.relinearise_rescale(&square, keys)?;
             evaluator.add_const(&mut value, Complex64::new(-1.0, 0.0))?;
         }

@@ -580,7 +580,7 @@ pub(crate) fn check_scales(
 }
 
 /// The nearest integer, if below `2^120`.
-fn to_integer(x: f64) -> Result<i128, CkksError> {
+pub(crate) fn to_integer(x: f64) -> Result<i128, CkksError> {
     if x.abs() < 2f64.powi(120) {
         return Ok(x.round_ties_even() as i128);
     }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use num_complex::Complex64;
-use tacit_ring::RnsPoly;
+use tacit_ring::{RnsPoly, ops};
 
 use crate::ciphertext::Ciphertext;
+use crate::counts::count;
 use crate::error::CkksError;
-use crate::evaluator::Evaluator;
+use crate::evaluator::{Evaluator, to_integer};
 use crate::keys::EvaluationKeys;
 use crate::polynomial::{
     ChebyshevSeries, Plan, depth, divide, is_leaf, leading_power, split_of_basis, trimmed,
@@ -182,16 +183,16 @@ impl Evaluation<'_> {
             }
         }
         let (ta, tb) = (&self.basis[&a], &self.basis[&b]);
-        let product = if a == b {
+        let mut sum = if a == b {
             self.evaluator.square_tensor(ta)?
         } else {
             self.evaluator.mul_tensor(ta, tb)?
         };
-        let level = product.level;
+        let level = sum.level;
         // Scales below the primes are made up for by an integer factor: T_k keeps about the scale of the primes.
         let nominal = self.prime(level) * self.prime(level).min(self.prime(level - 1));
-        let factor = (nominal / product.scale).round().max(1.0);
-        let mut sum = self.evaluator.mul_integer(&product, 2 * factor as i128)?;
+        let factor = (nominal / sum.scale).round().max(1.0);
+        self.evaluator.mul_small_assign(&mut sum, 2 * factor as u64);
         sum.scale *= factor;
         if a == b {
             self.evaluator
@@ -227,10 +228,11 @@ impl Evaluation<'_> {
         let p = trimmed(p);
         let degree = p.len().saturating_sub(1);
         if is_leaf(degree, self.baby, depth) {
-            for k in (1..p.len()).filter(|&k| p[k] != 0.0) {
-                self.evaluator
-                    .mul_const_add_assign(sum, &self.basis[&k], p[k])?;
-            }
+            let terms: Vec<_> = (1..p.len())
+                .filter(|&k| p[k] != 0.0)
+                .map(|k| (&self.basis[&k], p[k]))
+                .collect();
+            self.evaluator.add_combination(sum, &terms)?;
             if let Some(&constant) = p.first().filter(|&&c| c != 0.0) {
                 self.evaluator
                     .add_const(sum, Complex64::new(constant, 0.0))?;
@@ -247,5 +249,47 @@ impl Evaluation<'_> {
             self.evaluator.tensor_add_assign(sum, &factor, giant)?;
         }
         self.add(&r, depth, sum)
+    }
+}
+
+/// Residues at a time in a linear combination: the sum stays in the first-level cache while the terms stream past.
+const TILE: usize = 2048;
+
+impl Evaluator {
+    /// `ct *= k` in place, the scale left to the caller.
+    pub(crate) fn mul_small_assign(&self, ct: &mut Ciphertext, k: u64) {
+        for part in &mut ct.parts {
+            self.each_limb(part, ct.level, |_, m, x| {
+                ops::mul_scalar_assign(m, x, m.reduce(k))
+            });
+        }
+        count(&self.counters.constants, 1);
+    }
+
+    /// `sum += sum_k c_k ct_k`, each constant scaled so that the scales agree: several of [`Self::mul_const_add_assign`] in one pass.
+    fn add_combination(
+        &self,
+        sum: &mut Ciphertext,
+        terms: &[(&Ciphertext, f64)],
+    ) -> Result<(), CkksError> {
+        let integers = terms
+            .iter()
+            .map(|(ct, c)| to_integer(c * (sum.scale / ct.scale)))
+            .collect::<Result<Vec<i128>, _>>()?;
+        let level = sum.level;
+        for (part, out) in sum.parts.iter_mut().take(2).enumerate() {
+            self.each_limb(out, level, |j, m, out| {
+                let factors: Vec<u64> = integers.iter().map(|&k| m.from_i128(k)).collect();
+                for (t, out) in out.chunks_mut(TILE).enumerate() {
+                    for ((ct, _), &factor) in terms.iter().zip(&factors) {
+                        let limb = &ct.parts[part].limb(j)[t * TILE..][..out.len()];
+                        ops::mul_scalar_add_assign(m, out, limb, factor);
+                    }
+                }
+            });
+        }
+        count(&self.counters.constants, terms.len());
+        count(&self.counters.additions, terms.len());
+        Ok(())
     }
 }
