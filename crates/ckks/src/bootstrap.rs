@@ -554,7 +554,7 @@ impl Bootstrapper {
         let lifted = |part: &RnsPoly| {
             let mut bottom = part.clone();
             ctx.q_table(0).inverse(bottom.limb_mut(0));
-            let mut out = RnsPoly::zero(ctx.n(), level + 1 + special);
+            let mut out = RnsPoly::unspecified(ctx.n(), level + 1 + special);
             self.lift
                 .convert(&[bottom.limb(0)], &mut limbs_mut(&mut out)[1..]);
             evaluator.each_limb(&mut out, level, |j, _, limb| {
@@ -570,7 +570,7 @@ impl Bootstrapper {
         b.truncate(level + 1);
         let a = lifted(&ct.parts[1]);
         let switched = |key: &RnsPoly, addend: Option<&RnsPoly>| {
-            let mut u = RnsPoly::zero(ctx.n(), level + 1 + special);
+            let mut u = RnsPoly::unspecified(ctx.n(), level + 1 + special);
             evaluator.each_limb(&mut u, level, |j, m, u| {
                 ops::mul(m, u, a.limb(j), key.limb(j))
             });

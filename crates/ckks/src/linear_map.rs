@@ -350,14 +350,21 @@ impl LinearMap {
             })
             .collect::<Result<Vec<_>, CkksError>>()?;
         let scale = ct.scale * self.scale;
-        let mut rows = (0..self.grid.giant)
-            .map(|_| evaluator.lazy_zero(self.level, self.special, scale))
-            .collect::<Result<Vec<_>, _>>()?;
+        let limbs = self.level + 1 + self.special;
+        let unspecified = || RnsPoly::unspecified(ctx.n(), limbs);
+        let mut rows: Vec<LazyCiphertext> = (0..self.grid.giant)
+            .map(|_| LazyCiphertext {
+                b: unspecified(),
+                a: unspecified(),
+                level: self.level,
+                special: self.special,
+                scale,
+            })
+            .collect();
 
         // outputs[limb][giant] = the two limbs to write.
-        let mut outputs: Vec<Vec<(&mut [u64], &mut [u64])>> = (0..self.level + 1 + self.special)
-            .map(|_| Vec::new())
-            .collect();
+        let mut outputs: Vec<Vec<(&mut [u64], &mut [u64])>> =
+            (0..limbs).map(|_| Vec::new()).collect();
         for row in &mut rows {
             for (out, pair) in outputs
                 .iter_mut()
@@ -417,7 +424,7 @@ impl LinearMap {
         let a = mod_down(ctx, a, level, special, None, None)?;
         let (mut u0, u1) = evaluator.switch_lazily(&a, level, key)?;
         evaluator.each_limb(&mut u0, level, |j, m, u| ops::add_assign(m, u, b.limb(j)));
-        let mut a = RnsPoly::zero(ctx.n(), level + 1 + special);
+        let mut a = RnsPoly::unspecified(ctx.n(), level + 1 + special);
         evaluator.each_limb(&mut b, level, |j, _, out| {
             permutation.apply(out, u0.limb(j))
         });
@@ -447,8 +454,8 @@ struct Scratch {
 impl Scratch {
     fn new(n: usize, babies: usize) -> Self {
         Self {
-            rotated: RnsPoly::zero(n, 2 * babies),
-            work: RnsPoly::zero(n, 3),
+            rotated: RnsPoly::unspecified(n, 2 * babies),
+            work: RnsPoly::unspecified(n, 3),
             plain: vec![0; babies * TILE.min(n)],
         }
     }
