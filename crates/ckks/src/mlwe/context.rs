@@ -147,14 +147,11 @@ pub(super) fn check_poly(
     Ok(())
 }
 
-/// Moduli and transform tables shared by ring switch, mix and repack: `q0` and, for the repack key, the first special prime as
-/// `P'`.
+/// A context seen from the MLWE side: the degrees, `q0`, and the first special prime as `P'` of the repack key.
 #[derive(Clone)]
 pub struct MlweContext {
     pub(super) shape: MlweShape,
-    pub(super) q: Arc<NttTable>,
-    pub(super) p: Arc<NttTable>,
-    pub(super) params: Parameters,
+    ctx: Arc<Context>,
 }
 
 impl MlweContext {
@@ -162,15 +159,28 @@ impl MlweContext {
     ///
     /// # Errors
     /// [`MlweError::Shape`] unless `tokens` is a power of two of at most the small ring's degree.
-    pub fn new(context: &Context, tokens: usize) -> Result<Self, MlweError> {
-        let params = context.params().clone();
-        let shape = MlweShape::new(params.n(), 1 << params.literal().small_log_n, tokens)?;
+    pub fn new(ctx: &Arc<Context>, tokens: usize) -> Result<Self, MlweError> {
+        let small_degree = 1 << ctx.params().literal().small_log_n;
+        let shape = MlweShape::new(ctx.n(), small_degree, tokens)?;
         Ok(Self {
             shape,
-            q: context.q_table(0).clone(),
-            p: context.p_table(0).clone(),
-            params,
+            ctx: ctx.clone(),
         })
+    }
+
+    /// The context.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    /// Transform table of `q0`.
+    pub(super) fn q(&self) -> &NttTable {
+        self.ctx.q_table(0)
+    }
+
+    /// Transform table of `P'`.
+    pub(super) fn p(&self) -> &NttTable {
+        self.ctx.p_table(0)
     }
 
     /// The degrees.
@@ -180,22 +190,22 @@ impl MlweContext {
 
     /// The parameters.
     pub fn params(&self) -> &Parameters {
-        &self.params
+        self.ctx.params()
     }
 
     /// The ciphertext modulus `q0`.
     pub fn q0(&self) -> &Modulus {
-        self.q.modulus()
+        self.q().modulus()
     }
 
     /// The special modulus `P'` of the repack key.
     pub fn special(&self) -> &Modulus {
-        self.p.modulus()
+        self.p().modulus()
     }
 
     /// Bits of a digit of the ring-switch key.
     pub fn digit_bits(&self) -> u32 {
-        self.params.literal().ring_switch_digit_bits
+        self.params().literal().ring_switch_digit_bits
     }
 
     /// A level-0 ciphertext of two parts in coefficients.
@@ -231,7 +241,7 @@ impl MlweContext {
                 return Err(refuse(what, poly.n(), format!("{n}, one limb")));
             }
             let mut out = poly.limb(0).to_vec();
-            self.q.inverse(&mut out);
+            self.q().inverse(&mut out);
             Ok(out)
         };
         Ok(RlweCoeff {
@@ -249,7 +259,7 @@ impl MlweContext {
         let part = |poly: &[u64]| {
             let mut out = RnsPoly::zero(self.shape.degree, 1);
             out.limb_mut(0).copy_from_slice(poly);
-            self.q.forward(out.limb_mut(0));
+            self.q().forward(out.limb_mut(0));
             out
         };
         Ok(Ciphertext {

@@ -37,16 +37,14 @@ pub enum MlweError {
         /// The modulus.
         modulus: u64,
     },
-    /// A key made for other degrees or moduli.
-    #[error(
-        "{what} was made for {found}, the context wants {expected}: use the key of these parameters"
-    )]
+    /// A key made with other parameters or for another number of tokens.
+    #[error("{what} was made {found}, the context is {expected}: use the key of these parameters")]
     KeyMismatch {
         /// Which key.
         what: &'static str,
-        /// What the context has.
+        /// What the context is.
         expected: String,
-        /// What the key says.
+        /// What the key was made with.
         found: String,
     },
     /// An input or output is placed outside the ciphertext.

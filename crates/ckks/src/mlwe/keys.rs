@@ -12,10 +12,8 @@ use crate::{
 /// they are made.
 #[derive(Clone)]
 pub struct MlweKeys {
-    pub(super) ring_switch: RingSwitchKey,
-    pub(super) repack: RepackKey,
-    pub(super) target: SecretDistribution,
-    pub(super) id: KeyId,
+    ring_switch: RingSwitchKey,
+    repack: RepackKey,
 }
 
 impl MlweKeys {
@@ -23,8 +21,8 @@ impl MlweKeys {
     /// when a refresh follows.
     ///
     /// # Errors
-    /// [`CkksError::AboveCeiling`] for a key below 128 bits unless the parameters are marked insecure; [`super::MlweError`] for secrets of
-    /// other parameters.
+    /// [`CkksError::AboveCeiling`] for a key below 128 bits unless the parameters are marked insecure; [`CkksError::ForeignKey`] if
+    /// `target` does not carry the name of `secret`; [`super::MlweError`] for secrets of other parameters.
     pub fn generate(
         context: &MlweContext,
         secret: &SecretKey,
@@ -32,19 +30,37 @@ impl MlweKeys {
         rng: &mut impl CryptoRng,
     ) -> Result<Self, CkksError> {
         let small = SmallSecret::generate(context.shape(), rng);
-        let keys = Self {
-            ring_switch: RingSwitchKey::generate(context, secret.coefficients(), &small, rng)?,
-            repack: RepackKey::generate(context, &small, target.coefficients(), rng)?,
-            target: target.distribution(),
-            id: secret.id(),
-        };
+        let ring_switch =
+            RingSwitchKey::generate(context, secret.coefficients(), secret.id(), &small, rng)?;
+        let keys = Self::new(
+            ring_switch,
+            RepackKey::generate(context, &small, target, rng)?,
+        )?;
         if !context.params().is_insecure() {
             keys.descriptions().iter().try_for_each(check_128)?;
         }
         Ok(keys)
     }
 
-    /// From `(b + a s)` to the small ring.
+    /// From the two keys, as read from bytes.
+    ///
+    /// # Errors
+    /// [`CkksError::ForeignKey`] if they belong to different secret keys.
+    pub fn new(ring_switch: RingSwitchKey, repack: RepackKey) -> Result<Self, CkksError> {
+        if ring_switch.id != repack.id {
+            return Err(CkksError::ForeignKey {
+                what: "repack key",
+                found: repack.id.to_string(),
+                expected: ring_switch.id.to_string(),
+            });
+        }
+        Ok(Self {
+            ring_switch,
+            repack,
+        })
+    }
+
+    /// From the main secret to the small ring.
     pub fn ring_switch(&self) -> &RingSwitchKey {
         &self.ring_switch
     }
@@ -56,26 +72,26 @@ impl MlweKeys {
 
     /// Name of the secret key they belong to.
     pub fn id(&self) -> KeyId {
-        self.id
+        self.ring_switch.id
     }
 
     /// Bytes of residues held in memory.
     pub fn bytes(&self) -> usize {
-        8 * self.ring_switch.shape.0
-            * (2 * self.ring_switch.digits.len() + 4 * self.repack.keys.len())
+        let polys = self
+            .ring_switch
+            .digits
+            .iter()
+            .chain(&self.repack.keys)
+            .flatten();
+        polys.map(|poly| 8 * poly.n() * poly.limbs()).sum()
     }
 
-    /// What the security of each key depends on: see [`Self::descriptions_of`]; here with the moduli and the secret that the keys were
-    /// really made with.
+    /// What the security of each key depends on, see [`Self::descriptions_of`]; here with the secret that the repack key was really
+    /// made for.
     pub fn descriptions(&self) -> Vec<KeyDescription> {
-        let repack_degree = self.repack.shape.degree();
-        descriptions(
-            self.ring_switch.shape.1,
-            self.ring_switch.modulus,
-            repack_degree,
-            self.repack.moduli,
-            self.target,
-        )
+        let mut all = Self::descriptions_of(&self.repack.params);
+        all[1].secret = self.repack.target;
+        all
     }
 
     /// What the security of the keys of these parameters depends on, with the ephemeral secret as target: the ring-switch key
@@ -83,35 +99,23 @@ impl MlweKeys {
     /// the target, modulo `q0 P'`.
     pub fn descriptions_of(params: &Parameters) -> Vec<KeyDescription> {
         let literal = params.literal();
-        let [q, p] = [params.q(0), params.p(0)].map(|m| m.value());
-        let target = match literal.ephemeral_weight {
-            0 => SecretDistribution::DenseTernary,
-            weight => SecretDistribution::FixedWeight(weight),
-        };
-        descriptions(1 << literal.small_log_n, q, params.n(), [q, p], target)
+        let (log_q0, log_p) = (params.log_q_at(0), params.log_p_of(1));
+        vec![
+            KeyDescription {
+                name: "ring-switch key".into(),
+                ring_dimension: 1 << literal.small_log_n,
+                log2_modulus: log_q0,
+                secret: SecretDistribution::DenseTernary,
+            },
+            KeyDescription {
+                name: "repack key".into(),
+                ring_dimension: params.n(),
+                log2_modulus: log_q0 + log_p,
+                secret: match literal.ephemeral_weight {
+                    0 => SecretDistribution::DenseTernary,
+                    weight => SecretDistribution::FixedWeight(weight),
+                },
+            },
+        ]
     }
-}
-
-fn descriptions(
-    small_degree: usize,
-    q: u64,
-    degree: usize,
-    repack: [u64; 2],
-    target: SecretDistribution,
-) -> Vec<KeyDescription> {
-    let log2 = |x: u64| (x as f64).log2();
-    vec![
-        KeyDescription {
-            name: "ring-switch key".into(),
-            ring_dimension: small_degree,
-            log2_modulus: log2(q),
-            secret: SecretDistribution::DenseTernary,
-        },
-        KeyDescription {
-            name: "repack key".into(),
-            ring_dimension: degree,
-            log2_modulus: repack.iter().map(|&m| log2(m)).sum(),
-            secret: target,
-        },
-    ]
 }

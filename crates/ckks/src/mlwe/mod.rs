@@ -31,6 +31,7 @@ pub mod noise;
 mod pieces;
 mod repack;
 mod ring_switch;
+mod wire;
 mod word;
 
 pub use context::{MlweContext, MlweShape, RlweCoeff};

@@ -3,80 +3,82 @@
 use std::sync::Mutex;
 
 use rand_core::CryptoRng;
-use tacit_ring::{Modulus, NttTable, ops, sampling};
+use tacit_ring::{Modulus, RnsPoly, ops, sampling};
 use zeroize::Zeroizing;
 
-use super::{MlweContext, MlweError, MlweShape, RlweCoeff, ring_switch::SmallSecret};
+use super::{
+    MlweContext, MlweError, MlweShape, RlweCoeff,
+    ring_switch::{SmallSecret, describe},
+};
+use crate::{KeyId, Parameters, SecretKey, security::SecretDistribution};
 
 /// `k'` keys with one digit each, modulo `q0 P'`: `b_i + a_i * target = e_i + P' * s'_i(X^k)`.
 ///
 /// With the sparse ephemeral secret as target the switch of secret encapsulation costs nothing: what comes out is what
 /// ModRaise wants. Dimension `N`, weight 32, 100 bits at `N = 2^16` (ceiling 245).
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct RepackKey {
+    pub(super) params: Parameters,
     pub(super) shape: MlweShape,
-    pub(super) moduli: [u64; 2],
+    pub(super) id: KeyId,
+    pub(super) target: SecretDistribution,
     pub(super) seed: [u8; 32],
-    /// For each component and modulus (`q0`, then `P'`) the pair `(b, a)` in the transformed domain.
-    pub(super) keys: Vec<[[Vec<u64>; 2]; 2]>,
+    /// `(b_i, a_i)` modulo `q0` and `P'`, transformed; `a_i` is digit `i` of the seed's stream.
+    pub(super) keys: Vec<[RnsPoly; 2]>,
 }
 
 impl RepackKey {
-    /// Makes the keys from the small secret to `target` (the `N` coefficients of the ephemeral secret).
+    /// Makes the keys from the small secret to `target` (the ephemeral secret).
     ///
     /// # Errors
     /// [`MlweError::Length`] if `target` does not have `N` entries.
     pub(super) fn generate(
         context: &MlweContext,
         small: &SmallSecret,
-        target: &[i8],
+        target: &SecretKey,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, MlweError> {
         let shape = context.shape;
         let n = shape.degree();
-        if target.len() != n {
+        let found = target.coefficients().len();
+        if found != n {
             return Err(MlweError::Length {
                 what: "ephemeral secret",
                 expected: n,
-                found: target.len(),
+                found,
             });
         }
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
-        let tables = [&context.q, &context.p];
-        let ntt_of = |table: &NttTable, s: &[i8]| {
-            let mut out = Zeroizing::new(vec![0; n]);
-            sampling::signed_to_residues_i8(table.modulus(), s, &mut out);
-            table.forward(&mut out);
-            out
-        };
-        let targets = tables.map(|table| ntt_of(table, target));
+        let targets = [target.q_residues(0), target.p_residues(0)];
         let keys = (0..shape.rank())
             .map(|i| {
                 let error = sampling::gaussian(rng, n);
-                let from = small.component(&shape, i);
-                std::array::from_fn(|limb| {
-                    let (table, m) = (tables[limb], tables[limb].modulus());
-                    let mut a = vec![0; n];
-                    sampling::uniform_from_seed(m, &seed, (2 * i + limb) as u64, &mut a);
-                    let mut b = vec![0; n];
-                    sampling::signed_to_residues_i32(m, &error, &mut b);
-                    table.forward(&mut b);
+                let a = context.context().uniform(&seed, i, 0, 1);
+                let mut b = RnsPoly::zero(n, 2);
+                for (limb, table) in [context.q(), context.p()].into_iter().enumerate() {
+                    let (m, b) = (table.modulus(), b.limb_mut(limb));
+                    sampling::signed_to_residues_i32(m, &error, b);
+                    table.forward(b);
                     let mut product = Zeroizing::new(vec![0; n]);
-                    ops::mul(m, &mut product, &a, &targets[limb]);
-                    ops::sub_assign(m, &mut b, &product);
-                    if limb == 0 {
-                        let mut from = ntt_of(table, &from);
-                        ops::mul_scalar_assign(m, &mut from, m.reduce(context.special().value()));
-                        ops::add_assign(m, &mut b, &from);
-                    }
-                    [b, a]
-                })
+                    ops::mul(m, &mut product, a.limb(limb), targets[limb]);
+                    ops::sub_assign(m, b, &product);
+                }
+                let q = context.q0();
+                let mut from = Zeroizing::new(vec![0; n]);
+                sampling::signed_to_residues_i8(q, &small.component(&shape, i), &mut from);
+                context.q().forward(&mut from);
+                let special = q.reduce(context.special().value());
+                ops::mul_scalar_add_assign(q, b.limb_mut(0), &from, special);
+                [b, a]
             })
             .collect();
+        let (params, id) = (context.params().clone(), target.id());
         Ok(Self {
+            params,
             shape,
-            moduli: tables.map(|t| t.modulus().value()),
+            id,
+            target: target.distribution(),
             seed,
             keys,
         })
@@ -88,20 +90,14 @@ impl RepackKey {
     }
 
     pub(super) fn check(&self, context: &MlweContext) -> Result<(), MlweError> {
-        let moduli = [context.q0().value(), context.special().value()];
-        if self.shape != context.shape || self.moduli != moduli {
-            let say = |shape: &MlweShape, moduli: [u64; 2]| {
-                format!(
-                    "(N, N', n) = {:?} modulo {} * {}",
-                    shape.triple(),
-                    moduli[0],
-                    moduli[1]
-                )
+        if self.params != *context.params() || self.shape != context.shape {
+            let say = |params, shape: &MlweShape| {
+                format!("{} for {} tokens", describe(params), shape.tokens())
             };
             return Err(MlweError::KeyMismatch {
                 what: "repack key",
-                expected: say(&context.shape, moduli),
-                found: say(&self.shape, self.moduli),
+                expected: say(context.params(), &context.shape),
+                found: say(&self.params, &self.shape),
             });
         }
         Ok(())
@@ -136,14 +132,14 @@ impl Accumulator {
         mut poly: Vec<u64>,
     ) {
         let mut lifted = lift(context.q0(), context.special(), &poly);
-        for (limb, (table, poly)) in [(&context.q, &mut poly), (&context.p, &mut lifted)]
+        for (limb, (table, poly)) in [(context.q(), &mut poly), (context.p(), &mut lifted)]
             .into_iter()
             .enumerate()
         {
             table.forward(poly);
             let mut sums = lock(&self.limbs[limb]);
-            for (sum, key) in sums.iter_mut().zip(&key.keys[i][limb]) {
-                ops::mul_add_assign(table.modulus(), sum, poly, key);
+            for (sum, key) in sums.iter_mut().zip(&key.keys[i]) {
+                ops::mul_add_assign(table.modulus(), sum, poly, key.limb(limb));
             }
         }
     }
@@ -159,8 +155,8 @@ impl Accumulator {
         let (q, p) = (context.q0(), context.special());
         let inverse = q.inv(q.reduce(p.value()));
         for (x, mut xp) in [(&mut b, bp), (&mut a, ap)] {
-            context.q.inverse(x);
-            context.p.inverse(&mut xp);
+            context.q().inverse(x);
+            context.p().inverse(&mut xp);
             // Rounds to nearest: the residue modulo P' is centred before it is taken away.
             let xp = lift(p, q, &xp);
             ops::sub_assign(q, x, &xp);

@@ -2,10 +2,11 @@
 
 use rand_core::CryptoRng;
 use rayon::prelude::*;
-use tacit_ring::{Modulus, ops, sampling};
+use tacit_ring::{Modulus, RnsPoly, ops, sampling};
 use zeroize::Zeroizing;
 
 use super::{MlweContext, MlweError, MlweShape, RlweCoeff};
+use crate::{KeyId, Parameters, key_generator::short_hex};
 
 /// The ternary secret of the small ring. Only needed while keys are made; nobody keeps it.
 pub(super) struct SmallSecret {
@@ -50,13 +51,13 @@ pub(super) fn digit_count(q: &Modulus, digit_bits: u32) -> usize {
 /// Digit `i` is `(b_i, a_i)` in the transformed domain with `b_i + a_i * s'(X^r) = e_i + 2^{w i} * s  (mod q0)`. As an RLWE
 /// key over the subring it has dimension `N'` and modulus `q0`: with a dense ternary `s'` at `N' = 2^11` at most 53 bits are
 /// allowed, which leaves no room for a special modulus; the digits take its place.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct RingSwitchKey {
-    pub(super) shape: (usize, usize),
-    pub(super) modulus: u64,
-    pub(super) digit_bits: u32,
+    pub(super) params: Parameters,
+    pub(super) id: KeyId,
     pub(super) seed: [u8; 32],
-    pub(super) digits: Vec<[Vec<u64>; 2]>,
+    /// `(b_i, a_i)`; `a_i` is digit `i` of the seed's stream.
+    pub(super) digits: Vec<[RnsPoly; 2]>,
 }
 
 impl RingSwitchKey {
@@ -67,12 +68,11 @@ impl RingSwitchKey {
     pub(super) fn generate(
         context: &MlweContext,
         secret: &[i8],
+        id: KeyId,
         small: &SmallSecret,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, MlweError> {
-        let shape = &context.shape;
-        let (n, q) = (shape.degree(), context.q0());
-        let digit_bits = context.digit_bits();
+        let (n, q) = (context.shape.degree(), context.q0());
         if secret.len() != n {
             return Err(MlweError::Length {
                 what: "secret key",
@@ -85,54 +85,55 @@ impl RingSwitchKey {
         let ntt_of = |s: &[i8]| {
             let mut out = Zeroizing::new(vec![0; n]);
             sampling::signed_to_residues_i8(q, s, &mut out);
-            context.q.forward(&mut out);
+            context.q().forward(&mut out);
             out
         };
         let mut from = ntt_of(secret);
-        let to = ntt_of(&small.embedded(shape));
-        let gadget = q.reduce(1 << digit_bits);
-        let digits = (0..digit_count(q, digit_bits))
+        let to = ntt_of(&small.embedded(&context.shape));
+        let gadget = q.reduce(1 << context.digit_bits());
+        let digits = (0..digit_count(q, context.digit_bits()))
             .map(|i| {
-                let mut a = vec![0; n];
-                sampling::uniform_from_seed(q, &seed, i as u64, &mut a);
-                let mut b = vec![0; n];
-                sampling::signed_to_residues_i32(q, &sampling::gaussian(rng, n), &mut b);
-                context.q.forward(&mut b);
-                ops::add_assign(q, &mut b, &from);
+                let a = context.context().uniform(&seed, i, 0, 0);
+                let mut poly = RnsPoly::zero(n, 1);
+                let b = poly.limb_mut(0);
+                sampling::signed_to_residues_i32(q, &sampling::gaussian(rng, n), b);
+                context.q().forward(b);
+                ops::add_assign(q, b, &from);
                 let mut product = Zeroizing::new(vec![0; n]);
-                ops::mul(q, &mut product, &a, &to);
-                ops::sub_assign(q, &mut b, &product);
+                ops::mul(q, &mut product, a.limb(0), &to);
+                ops::sub_assign(q, b, &product);
                 ops::mul_scalar_assign(q, &mut from, gadget);
-                [b, a]
+                [poly, a]
             })
             .collect();
         Ok(Self {
-            shape: (n, shape.small_degree()),
-            modulus: q.value(),
-            digit_bits,
+            params: context.params().clone(),
+            id,
             seed,
             digits,
         })
     }
 
-    /// Bits of a digit.
-    pub fn digit_bits(&self) -> u32 {
-        self.digit_bits
-    }
-
     fn check(&self, context: &MlweContext) -> Result<(), MlweError> {
-        let expected = (context.shape.degree(), context.shape.small_degree());
-        if self.shape != expected || self.modulus != context.q0().value() {
-            let say =
-                |(n, small): (usize, usize), q| format!("(N, N') = ({n}, {small}) modulo {q}");
+        if self.params != *context.params() {
             return Err(MlweError::KeyMismatch {
                 what: "ring-switch key",
-                expected: say(expected, context.q0().value()),
-                found: say(self.shape, self.modulus),
+                expected: describe(context.params()),
+                found: describe(&self.params),
             });
         }
         Ok(())
     }
+}
+
+/// Parameters in a message.
+pub(super) fn describe(params: &Parameters) -> String {
+    let name = short_hex(&params.fingerprint());
+    format!(
+        "with parameters {name} (N = 2^{}, N' = 2^{})",
+        params.log_n(),
+        params.literal().small_log_n
+    )
 }
 
 /// Balanced digits of the centred residues: `x = sum_i 2^{w i} d_i`, `d_i` in `[-2^{w-1}, 2^{w-1})`, the last takes the rest.
@@ -175,14 +176,14 @@ impl MlweContext {
         key.check(self)?;
         let (n, q) = (self.shape.degree(), self.q0());
         input.check("input of the ring switch", n, q)?;
-        let mut digits = decompose(q, key.digit_bits, key.digits.len(), &input.a);
-        digits.par_iter_mut().for_each(|d| self.q.forward(d));
+        let mut digits = decompose(q, self.digit_bits(), key.digits.len(), &input.a);
+        digits.par_iter_mut().for_each(|d| self.q().forward(d));
         let digits: Vec<&[u64]> = digits.iter().map(Vec::as_slice).collect();
         let part = |which: usize| {
-            let keys: Vec<&[u64]> = key.digits.iter().map(|d| d[which].as_slice()).collect();
+            let keys: Vec<&[u64]> = key.digits.iter().map(|d| d[which].limb(0)).collect();
             let mut out = vec![0; n];
             ops::inner_product(q, &mut out, &digits, &keys);
-            self.q.inverse(&mut out);
+            self.q().inverse(&mut out);
             out
         };
         let (mut b, a) = rayon::join(|| part(0), || part(1));

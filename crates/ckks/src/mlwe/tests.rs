@@ -8,7 +8,7 @@ use tacit_ring::{ops, sampling};
 use super::{ring_switch::SmallSecret, *};
 use crate::{
     CkksError, Context, Encoder, Evaluator, InsecureParameters, KeyGenerator, OpCounts, Parameters,
-    ParametersLiteral, encrypt,
+    ParametersLiteral, SecretKey, encrypt,
     security::{KeyDescription, SecretDistribution, check_128},
 };
 
@@ -16,9 +16,9 @@ const WEIGHT: usize = 32;
 
 struct Setting {
     context: MlweContext,
-    secret: Vec<i8>,
+    secret: SecretKey,
+    target: SecretKey,
     small: SmallSecret,
-    target: Vec<i8>,
     switch: RingSwitchKey,
     repack: RepackKey,
     rng: ChaCha20Rng,
@@ -30,21 +30,30 @@ impl Setting {
         let literal = ParametersLiteral {
             small_log_n: small_degree.ilog2(),
             ring_switch_digit_bits: digit_bits,
+            ephemeral_weight: WEIGHT,
             ..ParametersLiteral::levelled(degree.ilog2(), 1, 1)
         };
-        let context = Context::new(InsecureParameters::new(literal).unwrap()).unwrap();
-        let context = MlweContext::new(&context, tokens).unwrap();
-        let shape = *context.shape();
-        let secret = sampling::ternary(&mut rng, degree).to_vec();
-        let target = sampling::fixed_weight(&mut rng, degree, WEIGHT).to_vec();
-        let small = SmallSecret::generate(&shape, &mut rng);
-        let switch = RingSwitchKey::generate(&context, &secret, &small, &mut rng).unwrap();
+        let ctx = Context::new(InsecureParameters::new(literal).unwrap()).unwrap();
+        let context = MlweContext::new(&ctx, tokens).unwrap();
+        let mut generator = KeyGenerator::with_rng(ctx, rng.clone());
+        let secret = generator.secret();
+        let target = generator.ephemeral_secret(&secret).unwrap();
+        rng.set_stream(1);
+        let small = SmallSecret::generate(context.shape(), &mut rng);
+        let switch = RingSwitchKey::generate(
+            &context,
+            secret.coefficients(),
+            secret.id(),
+            &small,
+            &mut rng,
+        )
+        .unwrap();
         let repack = RepackKey::generate(&context, &small, &target, &mut rng).unwrap();
         Self {
             context,
             secret,
-            small,
             target,
+            small,
             switch,
             repack,
             rng,
@@ -59,11 +68,11 @@ impl Setting {
         let (q, n) = (self.context.q0(), a.len());
         let mut s = vec![0; n];
         sampling::signed_to_residues_i8(q, secret, &mut s);
-        self.context.q.forward(&mut s);
+        self.context.q().forward(&mut s);
         let mut a = a.to_vec();
-        self.context.q.forward(&mut a);
+        self.context.q().forward(&mut a);
         ops::mul_assign(q, &mut a, &s);
-        self.context.q.inverse(&mut a);
+        self.context.q().inverse(&mut a);
         a
     }
 
@@ -77,7 +86,11 @@ impl Setting {
         for (b, (&m, &e)) in b.iter_mut().zip(message.iter().zip(error.iter())) {
             *b = q.from_i64(m + i64::from(e));
         }
-        ops::sub_assign(&q, &mut b, &self.times_secret(&a, &self.secret));
+        ops::sub_assign(
+            &q,
+            &mut b,
+            &self.times_secret(&a, self.secret.coefficients()),
+        );
         RlweCoeff { b, a }
     }
 
@@ -118,7 +131,7 @@ impl Setting {
             shape: self.shape(),
             log_q0: self.log_q0(),
             log_special: (self.context.special().value() as f64).log2(),
-            digit_bits: self.switch.digit_bits(),
+            digit_bits: self.context.digit_bits(),
             word_bits,
             target_weight: WEIGHT as f64,
         }
@@ -178,7 +191,9 @@ fn run<T: MixWord>(
     let pieces = s.context.switch_to_pieces::<T>(&s.switch, inputs).unwrap();
     let (out, report) = s.context.mix_and_repack(&s.repack, mix, &pieces).unwrap();
     (
-        out.iter().map(|x| s.decrypt(x, &s.target)).collect(),
+        out.iter()
+            .map(|x| s.decrypt(x, s.target.coefficients()))
+            .collect(),
         report,
     )
 }
@@ -666,12 +681,9 @@ fn wrong_inputs_are_named() {
         message(error),
         "the product reads 1 input ciphertexts, 0 were given"
     );
-    let other = MlweContext {
-        shape: MlweShape::new(512, 128, 32).unwrap(),
-        ..s.context.clone()
-    };
+    let other = MlweContext::new(s.context.context(), 32).unwrap();
     let error = other.mix_and_repack(&s.repack, &mix, &pieces).unwrap_err();
-    assert!(message(error).contains("repack key was made for (N, N', n) = (512, 128, 16)"));
+    assert!(message(error).contains("repack key was made with parameters"));
     let mut bad = inputs[0].clone();
     bad.a[5] = s.context.q0().value();
     assert!(
