@@ -25,6 +25,7 @@
 //! | [`Tokenizer`] | text to token ids and back, streaming |
 //! | [`Functions`], [`ForwardOptions`], [`Probe`] | how the forward pass computes its functions, and a look inside it |
 //! | [`Calibration`], [`ChebyshevSeries`] | the polynomials of encrypted inference, and measured ranges |
+//! | [`train::TrainConfig`], [`train::train`] | trains a model folder from a folder of text |
 #![forbid(unsafe_code)]
 
 mod attention;
@@ -39,6 +40,7 @@ pub mod polynomial;
 pub mod sampling;
 pub mod ternary;
 pub mod tokenizer;
+pub mod train;
 
 pub use calibration::{
     Calibration, CalibrationOptions, CalibrationOutcome, Degrees, Evaluation, LayerCalibration,
