@@ -93,7 +93,7 @@ impl File {
 /// Writes a model folder in the layout of `microsoft/bitnet-b1.58-2B-4T`: packed `u8` linear weights with the factor `mean |w|` as
 /// `weight_scale` (linear class `autobitlinear`: outputs are *multiplied* by it), `f16` embeddings shared with the head, norm
 /// gains, and for sigmoid attention one `self_attn.head_bias` per layer. Unquantised networks are written as plain `f16`
-/// without `quantization_config`. What is particular to this project is in the `tacit` object of `config.json`.
+/// without `quantization_config`; this crate's loader would ternarise those, they are for other programs. What is particular to this project is in the `tacit` object of `config.json`.
 ///
 /// # Errors
 /// [`TrainError::Io`] and [`TrainError::Safetensors`] when a file cannot be written.
