@@ -1,8 +1,10 @@
 //! Times bootstrapping with the default 128-bit parameters (N = 2^16) and measures its precision on random complex slots.
 //!
 //! ```text
-//! cargo run --release -p tacit-ckks --example bootstrap [inputs]
+//! cargo run --release -p tacit-ckks --example bootstrap [inputs [user-levels special-primes]]
 //! ```
+//!
+//! Fewer user levels make a shorter chain, and more special primes fewer digits in a key switch: what is left of the security budget decides.
 //!
 //! Prints one JSON object on standard output, progress on standard error. Needs about 7 GiB. `RAYON_NUM_THREADS` sets the threads.
 
@@ -11,13 +13,22 @@ use std::time::Instant;
 use num_complex::Complex64;
 use tacit_ckks::bootstrap::{Bootstrapper, EncapsulationKeys};
 use tacit_ckks::encrypt::{decrypt, encrypt_symmetric};
-use tacit_ckks::{Context, Encoder, EvaluationKeys, Evaluator, KeyGenerator, Parameters};
+use tacit_ckks::{
+    Context, Encoder, EvaluationKeys, Evaluator, KeyGenerator, Parameters, ParametersLiteral,
+};
 use tacit_ring::sampling::{secure_rng, uniform_from_seed};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let inputs: u64 = std::env::args().nth(1).map_or(Ok(8), |s| s.parse())?;
     let start = Instant::now();
-    let ctx = Context::new(Parameters::default_128())?;
+    let mut literal = ParametersLiteral::default_128();
+    if let Some(levels) = std::env::args().nth(2) {
+        literal.user_bits = vec![literal.log_user_scale; levels.parse()?];
+    }
+    if let Some(special) = std::env::args().nth(3) {
+        literal.special_bits = vec![50; special.parse()?];
+    }
+    let ctx = Context::new(Parameters::new(literal)?)?;
     let params = ctx.params();
     let (encoder, evaluator) = (Encoder::new(ctx.clone()), Evaluator::new(ctx.clone()));
     let bootstrapper = Bootstrapper::for_context(ctx.clone())?;
