@@ -34,7 +34,7 @@ use crate::eval_mod::{EvalModParameters, EvalModPolynomial, failure_log2};
 use crate::evaluator::Evaluator;
 use crate::key_generator::KeyGenerator;
 use crate::key_switch::mod_down;
-use crate::keys::{EvaluationKeys, KeyShape, SecretKey, SwitchingKey};
+use crate::keys::{EvaluationKeys, KeyId, KeyShape, SecretKey, SwitchingKey};
 use crate::linear_map::{LinearMap, LinearMapOptions};
 use crate::parameters::Parameters;
 
@@ -85,6 +85,7 @@ pub struct EncapsulationKeys {
     to_sparse: Option<SwitchingKey>,
     /// From the ephemeral secret to the main one: `(b, a)` over all limbs, one digit.
     raise: (RnsPoly, RnsPoly),
+    id: KeyId,
 }
 
 impl EncapsulationKeys {
@@ -102,7 +103,7 @@ impl EncapsulationKeys {
     /// once, and only the sum is kept.
     ///
     /// # Errors
-    /// [`CkksError::KeyShape`] for keys of other shapes.
+    /// [`CkksError::KeyShape`] for keys of other shapes; [`CkksError::ForeignKey`] if the two belong to different main secrets.
     pub fn new(
         ctx: &Context,
         raise: &SwitchingKey,
@@ -129,6 +130,13 @@ impl EncapsulationKeys {
         {
             return refuse(key, Self::to_sparse_shape());
         }
+        if let Some(key) = to_sparse.as_ref() {
+            check_id(
+                "switching key to the ephemeral secret",
+                key.id(),
+                raise.id(),
+            )?;
+        }
         let mut digits = raise.digits().iter();
         let Some((b, a)) = digits.next() else {
             return refuse(raise, full);
@@ -144,6 +152,7 @@ impl EncapsulationKeys {
         Ok(Self {
             to_sparse,
             raise: sum,
+            id: raise.id(),
         })
     }
 
@@ -164,6 +173,11 @@ impl EncapsulationKeys {
         Self::new(ctx, &raise, Some(to_sparse))
     }
 
+    /// Name of the main secret.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
     /// Bytes of residues held in memory.
     pub fn bytes(&self) -> usize {
         let poly = |p: &RnsPoly| 8 * p.n() * p.limbs();
@@ -171,6 +185,17 @@ impl EncapsulationKeys {
             + poly(&self.raise.1)
             + self.to_sparse.as_ref().map_or(0, SwitchingKey::bytes)
     }
+}
+
+fn check_id(what: &'static str, found: KeyId, expected: KeyId) -> Result<(), CkksError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(CkksError::ForeignKey {
+        what,
+        found: found.to_string(),
+        expected: expected.to_string(),
+    })
 }
 
 /// Everything bootstrapping needs but keys: encoded factors of CoeffsToSlots and SlotsToCoeffs, and the polynomial of EvalMod.
@@ -482,7 +507,8 @@ impl Bootstrapper {
     /// `|m * scale| <= message_scale`; beyond, EvalMod's error grows quickly.
     ///
     /// # Errors
-    /// [`CkksError::Shape`] for a ciphertext that is not at level 0; [`CkksError::MissingKey`].
+    /// [`CkksError::Shape`] for a ciphertext that is not at level 0; [`CkksError::MissingKey`]; [`CkksError::ForeignKey`] if the two sets of
+    /// keys belong to different main secrets.
     pub fn refresh(
         &self,
         evaluator: &Evaluator,
@@ -491,6 +517,7 @@ impl Bootstrapper {
         keys: &EvaluationKeys,
         encapsulation: &EncapsulationKeys,
     ) -> Result<(Ciphertext, Option<Ciphertext>), CkksError> {
+        check_id("key set of the refresh", keys.id(), encapsulation.id())?;
         let relative = ct.scale / self.message_scale();
         let raised = self.mod_raise(evaluator, ct, encapsulation)?;
         let slots = self.coeffs_to_slots(evaluator, raised, keys)?;

@@ -32,6 +32,8 @@ use crate::evaluator::Evaluator;
 use crate::hoisting::HoistedCiphertext;
 use crate::key_switch::{check_key, mod_down};
 use crate::keys::{EvaluationKeys, KeyShape, SwitchingKey};
+use crate::noise;
+use crate::parameters::log2_product;
 use crate::periodic::{PeriodicEncoder, PeriodicPlaintext};
 
 /// How a [`LinearMap`] is encoded and evaluated.
@@ -257,6 +259,40 @@ impl LinearMap {
             .flatten()
             .map(PeriodicPlaintext::bytes)
             .sum()
+    }
+
+    /// Predicted noise of [`Self::apply`]: standard deviation of one coefficient, from that of the input and the root mean square of the
+    /// input's (scaled) coefficients.
+    ///
+    /// With `d` a diagonal times the plaintext scale, `ks` the noise of a key switch before the rounding of its division, and `2p` the
+    /// coefficients of a plaintext of period `p`:
+    ///
+    /// ```text
+    /// q_level^2 (out^2 - rounding^2) = sum_all mean|d|^2 input^2 + sum_rotated mean|d|^2 ks^2 + sum_all 2p/12 message^2
+    /// ```
+    ///
+    /// The giant steps' own noise is not multiplied by plaintexts and vanishes against these.
+    pub fn noise(&self, input: f64, message: f64) -> f64 {
+        let params = self.ctx.params();
+        let digits: Vec<f64> = (0..params.digits_at(self.level))
+            .map(|d| log2_product(&params.q_moduli()[self.ctx.digit_limbs(d, self.level)]))
+            .collect();
+        let log2_switch =
+            noise::log2_key_inner_product(params.n(), &digits) - params.log_p_of(self.special);
+        let key_switch = log2_switch.exp2();
+        let mut variance = 0.0;
+        for (baby, plaintext) in self
+            .plaintexts
+            .iter()
+            .flat_map(|row| row.iter().enumerate())
+            .filter_map(|(baby, p)| p.as_ref().map(|p| (baby, p)))
+        {
+            let rotated = if baby > 0 { key_switch } else { 0.0 };
+            variance += plaintext.mean_square() * (input.powi(2) + rotated.powi(2))
+                + plaintext.coefficients() as f64 / 12.0 * message.powi(2);
+        }
+        let q = params.q(self.level).value() as f64;
+        noise::rescale(params.n(), variance.sqrt(), q)
     }
 
     fn uses_baby(&self, baby: usize) -> bool {

@@ -22,6 +22,7 @@ use crate::fft::SpecialFft;
 pub(crate) struct PeriodicPlaintext {
     residues: RnsPoly,
     log_repeat: u32,
+    mean_square: f64,
 }
 
 impl PeriodicPlaintext {
@@ -48,6 +49,16 @@ impl PeriodicPlaintext {
             at += count;
             rest = tail;
         }
+    }
+
+    /// Mean square of the slots, scaled: `N` times the mean square of the coefficients.
+    pub fn mean_square(&self) -> f64 {
+        self.mean_square
+    }
+
+    /// Coefficients that are not zero by construction: each carries a rounding error.
+    pub fn coefficients(&self) -> usize {
+        self.residues.n()
     }
 
     /// Bytes of residues.
@@ -149,7 +160,9 @@ impl<'a> PeriodicEncoder<'a> {
             tacit_ring::sampling::signed_to_residues_i64(table.modulus(), &integers, limb);
             table.forward(limb);
         }
+        let mean_square = slots.iter().map(|z| z.norm_sqr()).sum::<f64>() / slots.len() as f64;
         Ok(PeriodicPlaintext {
+            mean_square: mean_square * scale * scale,
             log_repeat: (self.ctx.n() / integers.len()).ilog2(),
             residues,
         })
