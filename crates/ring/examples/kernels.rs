@@ -153,5 +153,24 @@ fn main() {
         });
         report.time("copy, 27 limbs", 1, 27, || drop(black_box(y.prefix(27))));
     }
+    // The same for all kernels.
+    let report = Report {
+        n,
+        kernel: "sampling",
+        filter,
+    };
+    let mut rng = rand_chacha::ChaCha20Rng::from_seed([2; 32]);
+    report.time("uniform from a seed", 1, 1, || {
+        sampling::uniform_from_seed(&moduli[0], &[3; 32], 1, out0.limb_mut(0))
+    });
+    report.time("gaussian", 1, 1, || {
+        drop(black_box(sampling::gaussian(&mut rng, n)))
+    });
+    report.time("ternary", 1, 1, || {
+        drop(black_box(sampling::ternary(&mut rng, n)))
+    });
+    report.time("fixed weight 32", 1, 1, || {
+        drop(black_box(sampling::fixed_weight(&mut rng, n, 32)))
+    });
     black_box((&x, &to, &out0, &out1));
 }

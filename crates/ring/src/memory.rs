@@ -80,7 +80,7 @@ impl AlignedWords {
         /// The arena in use and how many of its words are taken.
         static CURRENT: Mutex<Option<(Arc<Arena>, usize)>> = Mutex::new(None);
         let bytes = size_of_val(source);
-        if bytes < 64 << 10 || bytes > ARENA / 4 {
+        if !(64 << 10..=ARENA / 4).contains(&bytes) {
             return Self::copied(source);
         }
         let len = source.len().next_multiple_of(ALIGNMENT / size_of::<u64>());
@@ -118,19 +118,18 @@ impl AlignedWords {
             );
         }
         let layout = Self::layout(len);
-        if layout.size() >= LARGE {
-            if let Some((start, bytes, fresh)) =
+        if layout.size() >= LARGE
+            && let Some((start, bytes, fresh)) =
                 mapping::take(layout.size().next_multiple_of(GRAIN))
-            {
-                return (
-                    Self {
-                        start,
-                        len,
-                        owner: Owner::Mapping(bytes),
-                    },
-                    fresh,
-                );
-            }
+        {
+            return (
+                Self {
+                    start,
+                    len,
+                    owner: Owner::Mapping(bytes),
+                },
+                fresh,
+            );
         }
         // SAFETY: the layout has a size above zero.
         let start = unsafe { alloc_zeroed(layout) }.cast::<u64>();

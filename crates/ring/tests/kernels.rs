@@ -151,6 +151,25 @@ proptest! {
     }
 }
 
+/// The largest sums that the lazy accumulators meet, at every number of rows around their folding points.
+#[test]
+fn sums_of_largest_products() {
+    let m = Modulus::new(ntt_primes(50, 1 << 16, 1, &[]).unwrap()[0]).unwrap();
+    let row = vec![m.value() - 1; 72];
+    for rows in 0..=64 {
+        let a: Vec<&[u64]> = vec![&row; rows];
+        for kernel in kernels::available() {
+            let (mut single, mut out0, mut out1) = (vec![7; 72], vec![8; 72], vec![9; 72]);
+            kernel.inner_product(&m, &mut single, &a, &a);
+            kernel.inner_product_pair(&m, &mut out0, &mut out1, &a, &a, &a);
+            // (p - 1)^2 = 1 mod p
+            for out in [single, out0, out1] {
+                assert_eq!(out, [rows as u64; 72], "{}, {rows} rows", kernel.name());
+            }
+        }
+    }
+}
+
 #[test]
 fn transforms_at_every_size() {
     for log_n in 1..=17 {

@@ -1,4 +1,37 @@
 //! The inner loops, once in portable Rust and once per vector unit, behind one trait.
+//!
+//! The portable kernel is the specification: every other one gives the same bits, which the tests check on random and on
+//! extreme residues. There is no AVX2 kernel: without 52-bit products in the vector unit a transform by emulated 64-bit
+//! products gains less than a factor of two over the portable kernel, which was not worth a third copy.
+//!
+//! **Forward transform** (Cooley and Tukey, decimation in time; twiddles in bit-reversed order; lazy as in Harvey, arXiv
+//! 1205.2926), residues between layers in `[0, 4p)`:
+//!
+//! ```text
+//! for blocks = 1, 2, 4, ... n/2:   half = n / (2 blocks)
+//!   for each block i:              w = psi^br(blocks + i)
+//!     for each j < half:           x = a[j] reduced to [0, 2p);  t = w a[j + half] in [0, 2p)
+//!                                  a[j], a[j + half] = x + t, x - t + 2p
+//! reduce all to [0, p)
+//! ```
+//!
+//! **Inverse transform** (Gentleman and Sande), residues between layers in `[0, 2p)`:
+//!
+//! ```text
+//! for blocks = n/2, ... 4, 2, 1:   half = n / (2 blocks)
+//!   for each block i:              w = psi^-br(blocks + i)
+//!     for each j < half:           a[j], a[j + half] = a[j] + a[j + half] reduced to [0, 2p), w (a[j] - a[j + half] + 2p)
+//! multiply all by 1/n, reduce to [0, p)
+//! ```
+//!
+//! **Product with a constant** `w` (Shoup): `w' = floor(w 2^52 / p)`; `q = floor(w' y / 2^52)`; `w y - q p` is in `[0, 2p)` for
+//! all `y < 2^52`.
+//!
+//! **Sums of products**: products of residues are below 2^100; they are added without reduction, as 128-bit integers or as
+//! two sums of 52-bit halves, and reduced once.
+//!
+//! **Base conversion**: for each tile of coefficients the scaled residues `y_i` and the quotient `v` (see
+//! [`crate::BaseConverter`]), then for each target prime a sum of products of them with one row of a matrix.
 
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
@@ -38,7 +71,8 @@ impl NttPlan {
     }
 }
 
-/// The inner loops. Residues in and out are canonical; callers have checked all lengths.
+/// The inner loops. Residues in and out are canonical. The slices of one call have the same length, that of a transform `n`;
+/// a kernel may panic if they do not. [`crate::ops`] and the types of this crate are the checked way in.
 pub trait Kernel: Send + Sync {
     /// Name for `TACIT_KERNEL` and reports.
     fn name(&self) -> &'static str;

@@ -37,6 +37,9 @@ pub(crate) fn root_table(n: usize, m: &Modulus, root: u64) -> Vec<u64> {
     table
 }
 
+/// Coefficients whose sums are kept at a time.
+const TILE: usize = 64;
+
 /// Number of unreduced products below 2^100 that 128 bits can sum.
 const MAX_LAZY: usize = 1 << 27;
 
@@ -189,13 +192,17 @@ impl Kernel for Portable {
 
     fn inner_product(&self, m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u64]]) {
         debug_assert!(a.len() <= MAX_LAZY);
-        for (i, o) in out.iter_mut().enumerate() {
-            let sum: u128 = a
-                .iter()
-                .zip(b)
-                .map(|(a, b)| u128::from(a[i]) * u128::from(b[i]))
-                .sum();
-            *o = m.reduce_u128(sum);
+        for (c, out) in out.chunks_mut(TILE).enumerate() {
+            let mut sums = [0; TILE];
+            for (a, b) in a.iter().zip(b) {
+                let (a, b) = (&a[c * TILE..], &b[c * TILE..]);
+                for ((sum, &x), &y) in sums[..out.len()].iter_mut().zip(a).zip(b) {
+                    *sum += u128::from(x) * u128::from(y);
+                }
+            }
+            for (o, &sum) in out.iter_mut().zip(&sums) {
+                *o = m.reduce_u128(sum);
+            }
         }
     }
 
@@ -213,32 +220,31 @@ impl Kernel for Portable {
     }
 
     fn base_convert(&self, t: &BaseTables, from: &[&[u64]], to: &mut [&mut [u64]]) {
-        // Coefficients at a time: their y_i stay in the first-level cache while all targets use them.
-        const STEP: usize = 128;
         let (n, k) = (from[0].len(), from.len());
-        let mut y = vec![0u64; (k + 1) * STEP];
-        for start in (0..n).step_by(STEP) {
-            let len = STEP.min(n - start);
-            let mut quotient = [0.0f64; STEP];
+        // The y_i and v of a tile stay in the first-level cache while all targets use them.
+        let mut y = vec![0u64; (k + 1) * TILE];
+        for start in (0..n).step_by(TILE) {
+            let len = TILE.min(n - start);
+            let mut quotient = [0.0f64; TILE];
             for (i, q) in t.from.iter().enumerate() {
                 let ((c, cs), p) = (t.scale[i], q.value());
                 let source = &from[i][start..start + len];
-                for ((y, v), &x) in y[i * STEP..].iter_mut().zip(&mut quotient).zip(source) {
+                for ((y, v), &x) in y[i * TILE..].iter_mut().zip(&mut quotient).zip(source) {
                     *y = reduce_once(shoup_mul(c, cs, x, p), p);
                     *v += *y as f64 * t.reciprocal[i];
                 }
             }
-            for (y, v) in y[k * STEP..].iter_mut().zip(&quotient) {
+            for (y, v) in y[k * TILE..].iter_mut().zip(&quotient) {
                 *y = v.round_ties_even() as u64;
             }
             for (j, m) in t.to.iter().enumerate() {
-                let row = t.row(j);
-                for (l, o) in to[j][start..start + len].iter_mut().enumerate() {
-                    let sum: u128 = row
-                        .iter()
-                        .enumerate()
-                        .map(|(i, &c)| u128::from(c) * u128::from(y[i * STEP + l]))
-                        .sum();
+                let mut sums = [0; TILE];
+                for (&c, y) in t.row(j).iter().zip(y.chunks_exact(TILE)) {
+                    for (sum, &y) in sums.iter_mut().zip(y) {
+                        *sum += u128::from(c) * u128::from(y);
+                    }
+                }
+                for (o, &sum) in to[j][start..start + len].iter_mut().zip(&sums) {
                     *o = m.reduce_u128(sum);
                 }
             }

@@ -47,6 +47,14 @@ unsafe fn store_step(row: &mut [u64], at: usize, v: [V; WIDTH]) {
     }
 }
 
+/// All rows have `len` residues: what the unchecked reads below rely on.
+fn check<'a>(len: usize, mut rows: impl Iterator<Item = &'a [u64]>) {
+    assert!(
+        rows.all(|row| row.len() == len),
+        "rows of residues differ in length: expected {len}"
+    );
+}
+
 /// Sums of products in `WIDTH` registers, as low and high halves.
 #[derive(Clone, Copy)]
 struct Sums {
@@ -91,6 +99,7 @@ impl Sums {
 
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn inner_product(m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u64]]) {
+    check(out.len(), a.iter().chain(b).copied());
     let v = VMod::new(m);
     let whole = out.len() - out.len() % STEP;
     for at in (0..whole).step_by(STEP) {
@@ -120,6 +129,13 @@ pub(super) fn inner_product_pair(
     b0: &[&[u64]],
     b1: &[&[u64]],
 ) {
+    assert!(
+        out0.len() == out1.len(),
+        "two outputs of {} and {} residues",
+        out0.len(),
+        out1.len()
+    );
+    check(out0.len(), a.iter().chain(b0).chain(b1).copied());
     let v = VMod::new(m);
     let whole = out0.len() - out0.len() % STEP;
     for at in (0..whole).step_by(STEP) {
@@ -159,6 +175,12 @@ const TILE: usize = 256;
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn base_convert(t: &BaseTables, from: &[&[u64]], to: &mut [&mut [u64]]) {
     let (n, k) = (from[0].len(), from.len());
+    check(n, from.iter().copied().chain(to.iter().map(|row| &**row)));
+    assert!(
+        k == t.from.len() && to.len() == t.to.len(),
+        "a conversion with {k} and {} rows",
+        to.len()
+    );
     let whole = n - n % STEP;
     let mut y = vec![0u64; (k + 1) * TILE];
     for start in (0..whole).step_by(TILE) {
