@@ -11,6 +11,7 @@ pub mod ciphertext;
 pub mod context;
 pub mod counts;
 pub mod dft;
+mod dot_plain;
 pub mod encoder;
 pub mod encrypt;
 pub mod error;

@@ -1,0 +1,231 @@
+//! The client's side: secrets, key messages, encryption of prompts, decryption of answers.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use tacit_ckks::{
+    Context, Encoder, KeyGenerator, Parameters, SecretKey, encrypt,
+    mlwe::{MlweContext, MlweKeys},
+    security::{KeyDescription, SecretDistribution},
+};
+
+use crate::{EnsiError, layout::Layout, message, model::KeyPlan, server::RAISE_KEY};
+
+/// A client's secrets and what it needs to talk to a server. Dropping it wipes the secrets.
+pub struct Client {
+    context: Arc<Context>,
+    encoder: Encoder,
+    mlwe: MlweContext,
+    layout: Layout,
+    plan: KeyPlan,
+    secret: SecretKey,
+    ephemeral: SecretKey,
+    generator: Mutex<KeyGenerator>,
+    rng: ChaCha20Rng,
+}
+
+impl Client {
+    /// Makes fresh secrets from the operating system's randomness for a server's key plan.
+    ///
+    /// # Errors
+    /// A key plan that does not fit the parameters.
+    pub fn new(plan: &KeyPlan, params: Parameters) -> Result<Self, EnsiError> {
+        let context = Context::new(params)?;
+        let params = context.params();
+        let layout = Layout::new(params.n(), plan.tokens)?;
+        if plan.input_level > params.max_level()
+            || plan.hidden == 0
+            || !plan.input_scale.is_normal()
+            || plan.input_scale < 1.0
+        {
+            return Err(EnsiError::Message(
+                "the key plan does not fit the parameters; ask the server for its key plan again"
+                    .into(),
+            ));
+        }
+        let mlwe = MlweContext::new(&context, 2 * layout.tokens())?;
+        let mut generator = KeyGenerator::new(context.clone());
+        let secret = generator.secret();
+        let ephemeral = generator.ephemeral_secret(&secret)?;
+        let mut rng = tacit_ring::sampling::secure_rng();
+        Ok(Self {
+            encoder: Encoder::new(context.clone()),
+            rng: ChaCha20Rng::from_rng(&mut rng),
+            context,
+            mlwe,
+            layout,
+            plan: plan.clone(),
+            secret,
+            ephemeral,
+            generator: Mutex::new(generator),
+        })
+    }
+
+    /// Number of key messages.
+    pub fn key_count(&self) -> usize {
+        self.plan.messages()
+    }
+
+    /// The evaluation keys, one message at a time: they are gigabytes together.
+    pub fn key_messages(&self) -> impl Iterator<Item = Result<Vec<u8>, EnsiError>> + '_ {
+        (0..self.key_count()).map(|index| self.key_message(index))
+    }
+
+    fn key_message(&self, index: usize) -> Result<Vec<u8>, EnsiError> {
+        let mut generator = self
+            .generator
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let galois = self.plan.galois.len();
+        let params = self.context.params();
+        match index {
+            0 => message::write_switching(
+                &generator.relinearisation(&self.secret, self.plan.relinearisation_shape())?,
+                &self.context,
+            ),
+            i if i <= galois => {
+                let (element, shape) = self
+                    .plan
+                    .galois_shapes()
+                    .nth(i - 1)
+                    .ok_or_else(|| EnsiError::Message("key plan".into()))?;
+                message::write_switching(
+                    &generator.galois(&self.secret, element, shape)?,
+                    &self.context,
+                )
+            }
+            i if i == galois + 1 => {
+                let full = tacit_ckks::KeyShape::full(params);
+                message::write_switching(
+                    &generator.switching(
+                        self.ephemeral.residues(),
+                        &self.secret,
+                        full,
+                        RAISE_KEY,
+                    )?,
+                    &self.context,
+                )
+            }
+            _ => {
+                let mut rng = tacit_ring::sampling::secure_rng();
+                message::write_mlwe(
+                    &MlweKeys::generate(&self.mlwe, &self.secret, &self.ephemeral, &mut rng)?,
+                    &self.context,
+                )
+            }
+        }
+    }
+
+    /// Every key this client publishes, by what its security depends on.
+    pub fn published_keys(&self) -> Vec<KeyDescription> {
+        let params = self.context.params();
+        let of = |name: String, shape: tacit_ckks::KeyShape| KeyDescription {
+            name,
+            ring_dimension: params.n(),
+            log2_modulus: params.log_q_at(shape.level) + params.log_p_of(shape.special),
+            secret: SecretDistribution::DenseTernary,
+        };
+        let mut keys = vec![of(
+            "relinearisation key".into(),
+            self.plan.relinearisation_shape(),
+        )];
+        keys.extend(
+            self.plan
+                .galois_shapes()
+                .map(|(element, shape)| of(format!("Galois key of element {element}"), shape)),
+        );
+        keys.push(of(
+            "switching key of ModRaise, ephemeral to main secret".into(),
+            tacit_ckks::KeyShape::full(params),
+        ));
+        keys.extend(MlweKeys::descriptions_of(params));
+        keys
+    }
+
+    /// Encrypts a prompt: one embedding row per token, at most the window.
+    ///
+    /// The window's other positions are filled with the prompt's own rows again: causality keeps them from touching the prompt's
+    /// tokens, and ordinary values stay inside the polynomials' intervals. The server cannot tell them apart, so the length of
+    /// the prompt stays private.
+    ///
+    /// # Errors
+    /// [`EnsiError::Window`] for too many tokens or none; rows of another width.
+    pub fn encrypt_prompt(&mut self, embeddings: &[Vec<f32>]) -> Result<Vec<u8>, EnsiError> {
+        let window = self.layout.tokens();
+        if embeddings.is_empty() || embeddings.len() > window {
+            return Err(EnsiError::Window {
+                tokens: embeddings.len(),
+                window,
+            });
+        }
+        let hidden = self.plan.hidden;
+        if let Some(row) = embeddings.iter().find(|row| row.len() != hidden) {
+            return Err(EnsiError::Shape(format!(
+                "an embedding has {} features, the model {hidden}",
+                row.len()
+            )));
+        }
+        let mut slots = vec![vec![0.0; self.layout.slots()]; self.layout.ciphertexts(hidden)];
+        for t in 0..window {
+            for (feature, value) in embeddings[t % embeddings.len()].iter().enumerate() {
+                for (ciphertext, block) in self.layout.positions(feature, hidden) {
+                    slots[ciphertext][self.layout.slot(block, t)] = f64::from(*value);
+                }
+            }
+        }
+        let seeded = slots
+            .iter()
+            .map(|slots| {
+                let plaintext = self.encoder.encode_real(
+                    slots,
+                    self.plan.input_scale,
+                    self.plan.input_level,
+                )?;
+                encrypt::encrypt_symmetric_seeded(&plaintext, &self.secret, &mut self.rng)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        message::write_prompt(&seeded, &self.context, self.secret.id())
+    }
+
+    /// Decrypts an answer: hidden states (before the final norm) of the first `tokens` positions.
+    ///
+    /// # Errors
+    /// A message that is not an answer to this client.
+    pub fn decrypt_answer(&self, bytes: &[u8], tokens: usize) -> Result<Vec<Vec<f64>>, EnsiError> {
+        let ciphertexts = message::read_answer(bytes, &self.context, self.secret.id())?;
+        let hidden = self.plan.hidden;
+        if ciphertexts.len() != self.layout.ciphertexts(hidden) {
+            return Err(EnsiError::Message(format!(
+                "the answer has {} ciphertexts, expected {}",
+                ciphertexts.len(),
+                self.layout.ciphertexts(hidden)
+            )));
+        }
+        let slots = ciphertexts
+            .iter()
+            .map(|ct| self.decrypt_slots(ct))
+            .collect::<Result<Vec<_>, _>>()?;
+        let tokens = tokens.min(self.layout.tokens());
+        Ok((0..tokens)
+            .map(|t| {
+                (0..hidden)
+                    .map(|i| {
+                        let (ciphertext, block) = self.layout.positions(i, hidden)[0];
+                        slots[ciphertext][self.layout.slot(block, t)].re
+                    })
+                    .collect()
+            })
+            .collect())
+    }
+
+    /// Slot values of any ciphertext under this client's secret: for error analysis on the client's own machine.
+    ///
+    /// # Errors
+    /// A ciphertext of other parameters.
+    pub fn decrypt_slots(
+        &self,
+        ct: &tacit_ckks::Ciphertext,
+    ) -> Result<Vec<num_complex::Complex64>, EnsiError> {
+        Ok(self.encoder.decode(&encrypt::decrypt(ct, &self.secret)?)?)
+    }
+}

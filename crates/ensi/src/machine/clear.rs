@@ -1,0 +1,329 @@
+//! The specification: every operation on slot values in the clear, exactly.
+
+use num_complex::Complex64;
+
+use crate::{
+    EnsiError,
+    layout::{Half, Layout},
+    machine::{Chain, Machine, Mask, Refreshed, series_depth},
+    ternary_layer::TernaryLayer,
+};
+
+/// Slots in the clear, with the level and scale a ciphertext would have.
+#[derive(Clone, Debug)]
+pub struct ClearCt {
+    /// Slot values.
+    pub values: Vec<Complex64>,
+    level: usize,
+    scale: f64,
+}
+
+/// Called with every probed value: name, layer, slots.
+pub type ProbeFn<'a> = Box<dyn FnMut(&str, usize, &[Complex64]) + 'a>;
+
+/// Runs the program on slots in the clear.
+pub struct ClearMachine<'a> {
+    chain: Chain,
+    layout: Layout,
+    step: String,
+    probe: Option<ProbeFn<'a>>,
+}
+
+impl<'a> ClearMachine<'a> {
+    /// A machine for this chain and layout; `probe` sees intermediate values.
+    pub fn new(chain: Chain, layout: Layout, probe: Option<ProbeFn<'a>>) -> Self {
+        Self {
+            chain,
+            layout,
+            step: String::new(),
+            probe,
+        }
+    }
+
+    /// A value as a fresh ciphertext would hold it.
+    pub fn input(&self, values: Vec<Complex64>, level: usize, scale: f64) -> ClearCt {
+        ClearCt {
+            values,
+            level,
+            scale,
+        }
+    }
+
+    fn zip(
+        a: &ClearCt,
+        b: &ClearCt,
+        f: impl Fn(Complex64, Complex64) -> Complex64,
+    ) -> Vec<Complex64> {
+        a.values
+            .iter()
+            .zip(&b.values)
+            .map(|(x, y)| f(*x, *y))
+            .collect()
+    }
+}
+
+impl Machine for ClearMachine<'_> {
+    type Ct = ClearCt;
+
+    fn chain(&self) -> &Chain {
+        &self.chain
+    }
+    fn level(&self, ct: &ClearCt) -> usize {
+        ct.level
+    }
+    fn scale(&self, ct: &ClearCt) -> f64 {
+        ct.scale
+    }
+    fn begin(&mut self, name: &str, _layer: Option<usize>) -> Result<(), EnsiError> {
+        name.clone_into(&mut self.step);
+        Ok(())
+    }
+    fn probe(&mut self, name: &str, layer: usize, ct: &ClearCt) -> Result<(), EnsiError> {
+        if let Some(probe) = &mut self.probe {
+            probe(name, layer, &ct.values);
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self, ct: &ClearCt, steps: i64) -> Result<ClearCt, EnsiError> {
+        let mut out = ct.clone();
+        let slots = out.values.len() as i64;
+        out.values.rotate_left(steps.rem_euclid(slots) as usize);
+        Ok(out)
+    }
+    fn rotate_many(&mut self, ct: &ClearCt, steps: &[i64]) -> Result<Vec<ClearCt>, EnsiError> {
+        steps.iter().map(|s| self.rotate(ct, *s)).collect()
+    }
+    fn conjugate(&mut self, ct: &ClearCt) -> Result<ClearCt, EnsiError> {
+        Ok(ClearCt {
+            values: ct.values.iter().map(Complex64::conj).collect(),
+            ..*ct
+        })
+    }
+    fn add(&mut self, a: &ClearCt, b: &ClearCt) -> Result<ClearCt, EnsiError> {
+        self.chain.same_scale(&self.step, a.scale, b.scale)?;
+        Ok(ClearCt {
+            values: Self::zip(a, b, |x, y| x + y),
+            level: a.level.min(b.level),
+            scale: a.scale,
+        })
+    }
+    fn sub(&mut self, a: &ClearCt, b: &ClearCt) -> Result<ClearCt, EnsiError> {
+        self.chain.same_scale(&self.step, a.scale, b.scale)?;
+        Ok(ClearCt {
+            values: Self::zip(a, b, |x, y| x - y),
+            level: a.level.min(b.level),
+            scale: a.scale,
+        })
+    }
+    fn add_values(&mut self, ct: &ClearCt, values: &[f64]) -> Result<ClearCt, EnsiError> {
+        Ok(ClearCt {
+            values: ct.values.iter().zip(values).map(|(x, y)| x + y).collect(),
+            ..*ct
+        })
+    }
+    fn add_const(&mut self, ct: &ClearCt, value: f64) -> Result<ClearCt, EnsiError> {
+        Ok(ClearCt {
+            values: ct.values.iter().map(|x| x + value).collect(),
+            ..*ct
+        })
+    }
+    fn mul_i(&mut self, ct: &ClearCt) -> Result<ClearCt, EnsiError> {
+        Ok(ClearCt {
+            values: ct.values.iter().map(|x| x * Complex64::i()).collect(),
+            ..*ct
+        })
+    }
+    fn dot_masks(&mut self, terms: &[(&ClearCt, &Mask)]) -> Result<ClearCt, EnsiError> {
+        let first = terms[0].0;
+        let mut values = vec![Complex64::default(); first.values.len()];
+        let mut level = first.level;
+        for (ct, mask) in terms {
+            self.chain.same_scale(&self.step, first.scale, ct.scale)?;
+            level = level.min(ct.level);
+            for (v, (x, w)) in values.iter_mut().zip(ct.values.iter().zip(mask.values())) {
+                *v += x * w;
+            }
+        }
+        Ok(ClearCt {
+            values,
+            level: self.chain.spend(&self.step, level, 1)?,
+            scale: first.scale,
+        })
+    }
+    fn mul_unscaled(&mut self, a: &ClearCt, b: &ClearCt) -> Result<ClearCt, EnsiError> {
+        Ok(ClearCt {
+            values: Self::zip(a, b, |x, y| x * y),
+            level: a.level.min(b.level),
+            scale: a.scale * b.scale,
+        })
+    }
+    fn dot(&mut self, terms: &[(&ClearCt, &ClearCt)]) -> Result<ClearCt, EnsiError> {
+        let mut sum: Option<ClearCt> = None;
+        for (a, b) in terms {
+            let product = self.mul_unscaled(a, b)?;
+            sum = Some(match sum {
+                None => product,
+                Some(s) => self.add(&s, &product)?,
+            });
+        }
+        self.rescale(&sum.expect("at least one term"))
+    }
+    fn rescale(&mut self, ct: &ClearCt) -> Result<ClearCt, EnsiError> {
+        let level = self.chain.spend(&self.step, ct.level, 1)?;
+        Ok(ClearCt {
+            values: ct.values.clone(),
+            level,
+            scale: ct.scale / self.chain.q[ct.level],
+        })
+    }
+    fn scale_values(&mut self, ct: &ClearCt, factor: f64) -> ClearCt {
+        ClearCt {
+            values: ct.values.iter().map(|x| x * factor).collect(),
+            level: ct.level,
+            scale: ct.scale / factor,
+        }
+    }
+    fn match_scale(&mut self, ct: &ClearCt, scale: f64) -> Result<ClearCt, EnsiError> {
+        Ok(ClearCt {
+            values: ct.values.clone(),
+            level: self.chain.spend(&self.step, ct.level, 1)?,
+            scale,
+        })
+    }
+    fn drop_to_level(&mut self, ct: &ClearCt, level: usize) -> Result<ClearCt, EnsiError> {
+        self.chain.spend(&self.step, ct.level, 0)?;
+        if level > ct.level {
+            return Err(EnsiError::OutOfLevels {
+                step: self.step.clone(),
+                needed: level,
+                found: ct.level,
+            });
+        }
+        Ok(ClearCt {
+            level,
+            ..ct.clone()
+        })
+    }
+    fn chebyshev(
+        &mut self,
+        ct: &ClearCt,
+        coefficients: &[f64],
+        scale: f64,
+    ) -> Result<ClearCt, EnsiError> {
+        let level = self
+            .chain
+            .spend(&self.step, ct.level, series_depth(coefficients.len()))?;
+        let eval = |u: Complex64| {
+            let (mut b1, mut b2) = (Complex64::default(), Complex64::default());
+            for c in coefficients.iter().skip(1).rev() {
+                (b1, b2) = (2.0 * u * b1 - b2 + c, b1);
+            }
+            u * b1 - b2 + coefficients[0]
+        };
+        Ok(ClearCt {
+            values: ct.values.iter().map(|u| eval(*u)).collect(),
+            level,
+            scale,
+        })
+    }
+    fn linear(
+        &mut self,
+        inputs: &[ClearCt],
+        layer: &TernaryLayer,
+        delta: f64,
+    ) -> Result<Vec<Refreshed<ClearCt>>, EnsiError> {
+        check_linear(
+            &self.chain,
+            layer,
+            delta,
+            inputs.iter().map(|ct| (ct.level, ct.scale)),
+        )?;
+        let tokens = self.layout.tokens();
+        let zero = || vec![Complex64::default(); self.layout.slots()];
+        let mut re: Vec<Vec<Complex64>> = (0..layer.outputs()).map(|_| zero()).collect();
+        let mut im: Vec<Vec<Complex64>> = (0..layer.outputs()).map(|_| zero()).collect();
+        let mut sums = vec![0.0; tokens];
+        for row in 0..layer.rows() {
+            sums.fill(0.0);
+            for (weight, column) in layer.row(row).iter().zip(layer.columns()) {
+                if *weight != 0 {
+                    let start = self.layout.slot(column.block, 0);
+                    for (sum, x) in sums
+                        .iter_mut()
+                        .zip(&inputs[column.ciphertext].values[start..])
+                    {
+                        *sum += f64::from(*weight) * x.re;
+                    }
+                }
+            }
+            for place in layer.places(row) {
+                let half = if place.half == Half::Re {
+                    &mut re
+                } else {
+                    &mut im
+                };
+                let start = self.layout.slot(place.block, 0);
+                for (out, sum) in half[place.ciphertext][start..].iter_mut().zip(&sums) {
+                    out.re += sum;
+                }
+            }
+        }
+        let scale = refreshed_scale(&self.chain, delta);
+        let level = self.chain.top;
+        Ok(re
+            .into_iter()
+            .zip(im)
+            .enumerate()
+            .map(|(c, (re, im))| {
+                let im = layer.uses_imaginary(c).then_some(ClearCt {
+                    values: im,
+                    level,
+                    scale,
+                });
+                (
+                    ClearCt {
+                        values: re,
+                        level,
+                        scale,
+                    },
+                    im,
+                )
+            })
+            .collect())
+    }
+}
+
+/// What every machine checks before a linear layer: number of inputs, levels, scales.
+pub(crate) fn check_linear(
+    chain: &Chain,
+    layer: &TernaryLayer,
+    delta: f64,
+    inputs: impl ExactSizeIterator<Item = (usize, f64)>,
+) -> Result<(), EnsiError> {
+    if inputs.len() != layer.inputs() {
+        return Err(EnsiError::Shape(format!(
+            "{}: {} input ciphertexts, expected {}",
+            layer.name(),
+            inputs.len(),
+            layer.inputs()
+        )));
+    }
+    for (level, scale) in inputs {
+        if level < chain.bottom {
+            return Err(EnsiError::OutOfLevels {
+                step: layer.name().to_owned(),
+                needed: chain.bottom,
+                found: level,
+            });
+        }
+        chain.same_scale(layer.name(), scale, delta)?;
+    }
+    Ok(())
+}
+
+/// Scale at which a refreshed ciphertext holds *integer combinations*: the refresh returns messages at the ordinary scale, and a
+/// message is the integer combination times `delta / message scale`.
+pub(crate) fn refreshed_scale(chain: &Chain, delta: f64) -> f64 {
+    chain.scale * delta / chain.message_scale
+}

@@ -1,0 +1,301 @@
+//! The plan: level, scale and cost of every operation, without data.
+
+use serde::Serialize;
+
+use crate::{
+    EnsiError,
+    machine::{
+        Chain, Machine, Mask, Refreshed,
+        clear::{check_linear, refreshed_scale},
+        series_depth,
+    },
+    plan::{Cost, Counts, PlanStep},
+    ternary_layer::TernaryLayer,
+};
+
+/// A ciphertext's level and scale.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Shape {
+    /// Level.
+    pub level: usize,
+    /// Scale.
+    pub scale: f64,
+}
+
+/// Which keys a program uses: rotation steps (and 'conjugation' as `None`) with the highest level each is used at.
+#[derive(Clone, Debug, Default)]
+pub struct KeyUse {
+    /// Rotation steps (reduced modulo the slot count) with the highest level.
+    pub rotations: std::collections::BTreeMap<i64, usize>,
+    /// Highest level of a conjugation.
+    pub conjugation: usize,
+    /// Highest level of a relinearisation.
+    pub relinearisation: usize,
+}
+
+/// Runs the program on shapes only.
+pub struct CountingMachine {
+    chain: Chain,
+    slots: i64,
+    cost: Cost,
+    steps: Vec<PlanStep>,
+    keys: KeyUse,
+}
+
+impl CountingMachine {
+    /// A machine for this chain, slot count and cost model.
+    pub fn new(chain: Chain, slots: usize, cost: Cost) -> Self {
+        Self {
+            chain,
+            slots: slots as i64,
+            cost,
+            steps: Vec::new(),
+            keys: KeyUse::default(),
+        }
+    }
+
+    /// The steps and the keys used.
+    pub fn finish(self) -> (Vec<PlanStep>, KeyUse) {
+        (self.steps, self.keys)
+    }
+
+    fn note(&mut self, level: usize, seconds: f64, add: impl FnOnce(&mut Counts)) {
+        if let Some(step) = self.steps.last_mut() {
+            add(&mut step.counts);
+            step.predicted_seconds += seconds;
+            step.level_in = step.level_in.max(level);
+            step.level_out = step.level_out.min(level);
+        }
+    }
+
+    fn key_switch(&mut self, level: usize, hoisted: bool) {
+        let seconds = self.cost.key_switch(level, hoisted);
+        self.note(level, seconds, |c| c.key_switches += 1);
+    }
+
+    fn use_rotation(&mut self, steps: i64, level: usize) -> bool {
+        let steps = steps.rem_euclid(self.slots);
+        if steps == 0 {
+            return false;
+        }
+        let entry = self.keys.rotations.entry(steps).or_insert(0);
+        *entry = level.max(*entry);
+        true
+    }
+
+    fn spend(&self, level: usize, depth: usize) -> Result<usize, EnsiError> {
+        self.chain.spend(self.step_name(), level, depth)
+    }
+
+    fn step_name(&self) -> &str {
+        self.steps.last().map_or("input", |s| &s.name)
+    }
+}
+
+impl Machine for CountingMachine {
+    type Ct = Shape;
+
+    fn chain(&self) -> &Chain {
+        &self.chain
+    }
+    fn level(&self, ct: &Shape) -> usize {
+        ct.level
+    }
+    fn scale(&self, ct: &Shape) -> f64 {
+        ct.scale
+    }
+    fn begin(&mut self, name: &str, layer: Option<usize>) -> Result<(), EnsiError> {
+        self.steps.push(PlanStep::new(name, layer));
+        Ok(())
+    }
+
+    fn rotate(&mut self, ct: &Shape, steps: i64) -> Result<Shape, EnsiError> {
+        if self.use_rotation(steps, ct.level) {
+            self.key_switch(ct.level, false);
+        }
+        Ok(*ct)
+    }
+    fn rotate_many(&mut self, ct: &Shape, steps: &[i64]) -> Result<Vec<Shape>, EnsiError> {
+        for s in steps {
+            if self.use_rotation(*s, ct.level) {
+                self.key_switch(ct.level, true);
+            }
+        }
+        Ok(vec![*ct; steps.len()])
+    }
+    fn conjugate(&mut self, ct: &Shape) -> Result<Shape, EnsiError> {
+        self.keys.conjugation = self.keys.conjugation.max(ct.level);
+        self.key_switch(ct.level, false);
+        Ok(*ct)
+    }
+    fn add(&mut self, a: &Shape, b: &Shape) -> Result<Shape, EnsiError> {
+        self.chain.same_scale(self.step_name(), a.scale, b.scale)?;
+        let level = a.level.min(b.level);
+        let seconds = self.cost.addition(level);
+        self.note(level, seconds, |c| c.additions += 1);
+        Ok(Shape {
+            level,
+            scale: a.scale,
+        })
+    }
+    fn sub(&mut self, a: &Shape, b: &Shape) -> Result<Shape, EnsiError> {
+        self.add(a, b)
+    }
+    fn add_values(&mut self, ct: &Shape, _values: &[f64]) -> Result<Shape, EnsiError> {
+        let seconds = self.cost.encode(ct.level);
+        self.note(ct.level, seconds, |c| c.additions += 1);
+        Ok(*ct)
+    }
+    fn add_const(&mut self, ct: &Shape, _value: f64) -> Result<Shape, EnsiError> {
+        self.note(ct.level, 0.0, |c| c.additions += 1);
+        Ok(*ct)
+    }
+    fn mul_i(&mut self, ct: &Shape) -> Result<Shape, EnsiError> {
+        Ok(*ct)
+    }
+    fn dot_masks(&mut self, terms: &[(&Shape, &Mask)]) -> Result<Shape, EnsiError> {
+        let level = terms.iter().map(|t| t.0.level).min().unwrap_or(0);
+        for (ct, _) in terms {
+            self.chain
+                .same_scale(self.step_name(), terms[0].0.scale, ct.scale)?;
+        }
+        let seconds =
+            self.cost.plain_product(level) * terms.len() as f64 + self.cost.rescale(level);
+        let n = terms.len() as u64;
+        self.note(level, seconds, |c| {
+            c.ct_pt += n;
+            c.additions += n - 1;
+            c.rescales += 1;
+        });
+        Ok(Shape {
+            level: self.spend(level, 1)?,
+            scale: terms[0].0.scale,
+        })
+    }
+    fn mul_unscaled(&mut self, a: &Shape, b: &Shape) -> Result<Shape, EnsiError> {
+        let level = a.level.min(b.level);
+        self.keys.relinearisation = self.keys.relinearisation.max(level);
+        let seconds = self.cost.tensor(level);
+        self.note(level, seconds, |c| c.ct_ct += 1);
+        self.key_switch(level, false);
+        Ok(Shape {
+            level,
+            scale: a.scale * b.scale,
+        })
+    }
+    fn dot(&mut self, terms: &[(&Shape, &Shape)]) -> Result<Shape, EnsiError> {
+        let (a, b) = terms[0];
+        let level = terms
+            .iter()
+            .map(|(a, b)| a.level.min(b.level))
+            .min()
+            .unwrap_or(0);
+        for (x, y) in terms {
+            self.chain
+                .same_scale(self.step_name(), a.scale * b.scale, x.scale * y.scale)?;
+        }
+        self.keys.relinearisation = self.keys.relinearisation.max(level);
+        let n = terms.len() as u64;
+        let seconds = self.cost.tensor(level) * n as f64;
+        self.note(level, seconds, |c| {
+            c.ct_ct += n;
+            c.additions += n - 1;
+        });
+        self.key_switch(level, false);
+        self.rescale(&Shape {
+            level,
+            scale: a.scale * b.scale,
+        })
+    }
+    fn rescale(&mut self, ct: &Shape) -> Result<Shape, EnsiError> {
+        let seconds = self.cost.rescale(ct.level);
+        self.note(ct.level, seconds, |c| c.rescales += 1);
+        Ok(Shape {
+            level: self.spend(ct.level, 1)?,
+            scale: ct.scale / self.chain.q[ct.level],
+        })
+    }
+    fn scale_values(&mut self, ct: &Shape, factor: f64) -> Shape {
+        Shape {
+            level: ct.level,
+            scale: ct.scale / factor,
+        }
+    }
+    fn match_scale(&mut self, ct: &Shape, scale: f64) -> Result<Shape, EnsiError> {
+        let seconds = self.cost.rescale(ct.level);
+        self.note(ct.level, seconds, |c| {
+            c.ct_pt += 1;
+            c.rescales += 1;
+        });
+        Ok(Shape {
+            level: self.spend(ct.level, 1)?,
+            scale,
+        })
+    }
+    fn drop_to_level(&mut self, ct: &Shape, level: usize) -> Result<Shape, EnsiError> {
+        if level > ct.level {
+            return Err(EnsiError::OutOfLevels {
+                step: self.step_name().to_owned(),
+                needed: level,
+                found: ct.level,
+            });
+        }
+        Ok(Shape { level, ..*ct })
+    }
+    fn chebyshev(
+        &mut self,
+        ct: &Shape,
+        coefficients: &[f64],
+        scale: f64,
+    ) -> Result<Shape, EnsiError> {
+        let depth = series_depth(coefficients.len());
+        let level = self.spend(ct.level, depth)?;
+        let products = Cost::series_products(coefficients.len());
+        self.keys.relinearisation = self.keys.relinearisation.max(ct.level);
+        let middle = ct.level - depth / 2;
+        let each = self.cost.tensor(middle)
+            + self.cost.key_switch(middle, false)
+            + self.cost.rescale(middle);
+        self.note(ct.level, each * products as f64, |c| {
+            c.ct_ct += products;
+            c.key_switches += products;
+            c.rescales += products;
+        });
+        Ok(Shape { level, scale })
+    }
+    fn linear(
+        &mut self,
+        inputs: &[Shape],
+        layer: &TernaryLayer,
+        delta: f64,
+    ) -> Result<Vec<Refreshed<Shape>>, EnsiError> {
+        check_linear(
+            &self.chain,
+            layer,
+            delta,
+            inputs.iter().map(|ct| (ct.level, ct.scale)),
+        )?;
+        let out = Shape {
+            level: self.chain.top,
+            scale: refreshed_scale(&self.chain, delta),
+        };
+        let imaginary = (0..layer.outputs())
+            .filter(|c| layer.uses_imaginary(*c))
+            .count();
+        let seconds = self.cost.slots_to_coeffs * inputs.len() as f64
+            + self.cost.mix_per_weight * (layer.rows() * layer.columns().len()) as f64
+            + self.cost.coeffs_to_slots * layer.outputs() as f64
+            + self.cost.eval_mod * (layer.outputs() + imaginary) as f64;
+        let counts = self
+            .cost
+            .refresh_counts(inputs.len(), layer.outputs(), imaginary);
+        let words = self.cost.mix_words * layer.nonzero();
+        self.note(self.chain.bottom, seconds, |c| {
+            *c += counts;
+            c.word_additions += words;
+        });
+        Ok((0..layer.outputs())
+            .map(|c| (out, layer.uses_imaginary(c).then_some(out)))
+            .collect())
+    }
+}

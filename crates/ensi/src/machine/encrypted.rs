@@ -1,0 +1,443 @@
+//! The program on ciphertexts: what the server runs.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use num_complex::Complex64;
+use tacit_ckks::{
+    Ciphertext, Context, Encoder, EvaluationKeys, Evaluator, Plaintext,
+    bootstrap::{Bootstrapper, EncapsulationKeys},
+    mlwe::{InputPlacement, MlweContext, MlweKeys, OutputPlacement, TernaryMix},
+};
+
+use crate::{
+    EnsiError,
+    layout::{Half, Layout},
+    machine::{
+        Chain, Machine, Mask, Refreshed,
+        clear::{check_linear, refreshed_scale},
+    },
+    plan::Counts,
+    server::Progress,
+    ternary_layer::TernaryLayer,
+};
+
+/// Public material that every forward pass uses: tables, encoded factors, packed weights, encoded masks. Nothing of a client.
+pub struct Engine {
+    context: Arc<Context>,
+    encoder: Encoder,
+    bootstrapper: Bootstrapper,
+    mlwe: MlweContext,
+    chain: Chain,
+    layout: Layout,
+    mixes: Mutex<HashMap<String, Arc<TernaryMix>>>,
+    masks: Mutex<HashMap<(usize, usize), (Mask, Arc<Plaintext>)>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    /// Builds the engine for a context and layout.
+    ///
+    /// # Errors
+    /// When the parameters do not fit bootstrapping or the module-LWE forms.
+    pub fn new(context: Arc<Context>, layout: Layout) -> Result<Self, EnsiError> {
+        let params = context.params();
+        let mlwe = MlweContext::new(&context, 2 * layout.tokens())?;
+        Ok(Self {
+            encoder: Encoder::new(context.clone()),
+            bootstrapper: Bootstrapper::for_context(context.clone())?,
+            chain: Chain::of(params),
+            mlwe,
+            context,
+            layout,
+            mixes: Mutex::default(),
+            masks: Mutex::default(),
+        })
+    }
+
+    /// The ckks context.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+    /// Bootstrapping.
+    pub fn bootstrapper(&self) -> &Bootstrapper {
+        &self.bootstrapper
+    }
+    /// Module-LWE tables.
+    pub fn mlwe(&self) -> &MlweContext {
+        &self.mlwe
+    }
+    /// Levels and scales.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+    /// Layout.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn mix(&self, layer: &TernaryLayer) -> Result<Arc<TernaryMix>, EnsiError> {
+        if let Some(mix) = lock(&self.mixes).get(layer.name()) {
+            return Ok(mix.clone());
+        }
+        let inputs = layer
+            .columns()
+            .iter()
+            .map(|c| InputPlacement {
+                ciphertext: c.ciphertext,
+                feature: self.layout.feature(c.block),
+                shift: 0,
+            })
+            .collect();
+        let outputs: Vec<Vec<OutputPlacement>> = (0..layer.rows())
+            .map(|row| {
+                layer
+                    .places(row)
+                    .iter()
+                    .map(|p| OutputPlacement {
+                        ciphertext: p.ciphertext,
+                        feature: self.layout.feature(p.block),
+                        shift: if p.half == Half::Im {
+                            self.layout.tokens()
+                        } else {
+                            0
+                        },
+                    })
+                    .collect()
+            })
+            .collect();
+        let mix = Arc::new(TernaryMix::new(
+            self.mlwe.shape().clone(),
+            |r, c| layer.row(r)[c],
+            inputs,
+            &outputs,
+        )?);
+        lock(&self.mixes).insert(layer.name().to_owned(), mix.clone());
+        Ok(mix)
+    }
+
+    /// The mask at a level, at the scale of the prime that the product is rescaled by.
+    fn encoded(&self, mask: &Mask, level: usize) -> Result<Arc<Plaintext>, EnsiError> {
+        if let Some((_, plaintext)) = lock(&self.masks).get(&(mask.id(), level)) {
+            return Ok(plaintext.clone());
+        }
+        let plaintext = Arc::new(
+            self.encoder
+                .encode(mask.values(), self.chain.q[level], level)?,
+        );
+        // the mask is kept alive beside its encoding, so that its address stays its own
+        lock(&self.masks).insert((mask.id(), level), (mask.clone(), plaintext.clone()));
+        Ok(plaintext)
+    }
+}
+
+/// A client's evaluation keys, complete.
+pub struct ServerKeys {
+    /// Relinearisation and rotations.
+    pub evaluation: EvaluationKeys,
+    /// From the ephemeral secret to the main one.
+    pub encapsulation: EncapsulationKeys,
+    /// From the main secret to the small ring, and from there to the ephemeral secret.
+    pub mlwe: MlweKeys,
+}
+
+/// Called when steps begin and end; an error stops the pass.
+pub type ProgressFn<'a> = &'a mut dyn FnMut(Progress) -> Result<(), EnsiError>;
+/// Sees intermediate ciphertexts.
+pub type CiphertextProbe<'a> = Box<dyn FnMut(&str, usize, &Ciphertext) + 'a>;
+
+/// Runs the program under one client's keys.
+pub struct EncryptedMachine<'a> {
+    engine: &'a Engine,
+    keys: &'a ServerKeys,
+    evaluator: Evaluator,
+    step: String,
+    index: usize,
+    began: Option<(Instant, Counts)>,
+    vector_additions: u64,
+    progress: ProgressFn<'a>,
+    probe: Option<CiphertextProbe<'a>>,
+}
+
+impl<'a> EncryptedMachine<'a> {
+    /// A machine for one forward pass.
+    pub fn new(
+        engine: &'a Engine,
+        keys: &'a ServerKeys,
+        progress: ProgressFn<'a>,
+        probe: Option<CiphertextProbe<'a>>,
+    ) -> Self {
+        Self {
+            engine,
+            keys,
+            evaluator: Evaluator::new(engine.context.clone()),
+            step: "input".into(),
+            index: 0,
+            began: None,
+            vector_additions: 0,
+            progress,
+            probe,
+        }
+    }
+
+    /// Operations so far.
+    pub fn counts(&self) -> Counts {
+        let c = self.evaluator.counts();
+        Counts {
+            bootstraps: c.bootstraps,
+            key_switches: c.key_switches,
+            ct_ct: c.ct_ct,
+            ct_pt: c.ct_pt + c.constants,
+            additions: c.additions - self.vector_additions,
+            word_additions: self.vector_additions * (2 * self.engine.layout.tokens()) as u64,
+            rescales: c.rescales,
+        }
+    }
+
+    /// Reports the end of the running step.
+    pub fn finish_step(&mut self) -> Result<(), EnsiError> {
+        if let Some((start, before)) = self.began.take() {
+            let counts = self.counts() - before;
+            (self.progress)(Progress::Finished {
+                step: self.index,
+                seconds: start.elapsed().as_secs_f64(),
+                counts,
+            })?;
+            self.index += 1;
+        }
+        Ok(())
+    }
+
+    fn evaluation(&self) -> &'a EvaluationKeys {
+        &self.keys.evaluation
+    }
+
+    fn at_least(&self, level: usize, depth: usize) -> Result<(), EnsiError> {
+        self.engine
+            .chain
+            .spend(&self.step, level, depth)
+            .map(|_| ())
+    }
+}
+
+impl Machine for EncryptedMachine<'_> {
+    type Ct = Ciphertext;
+
+    fn chain(&self) -> &Chain {
+        &self.engine.chain
+    }
+    fn level(&self, ct: &Ciphertext) -> usize {
+        ct.level
+    }
+    fn scale(&self, ct: &Ciphertext) -> f64 {
+        ct.scale
+    }
+    fn begin(&mut self, name: &str, _layer: Option<usize>) -> Result<(), EnsiError> {
+        self.finish_step()?;
+        name.clone_into(&mut self.step);
+        (self.progress)(Progress::Started { step: self.index })?;
+        self.began = Some((Instant::now(), self.counts()));
+        Ok(())
+    }
+    fn probe(&mut self, name: &str, layer: usize, ct: &Ciphertext) -> Result<(), EnsiError> {
+        if let Some(probe) = &mut self.probe {
+            probe(name, layer, ct);
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self, ct: &Ciphertext, steps: i64) -> Result<Ciphertext, EnsiError> {
+        if steps.rem_euclid(self.engine.layout.slots() as i64) == 0 {
+            return Ok(ct.clone());
+        }
+        Ok(self.evaluator.rotate(ct, steps, self.evaluation())?)
+    }
+    fn rotate_many(
+        &mut self,
+        ct: &Ciphertext,
+        steps: &[i64],
+    ) -> Result<Vec<Ciphertext>, EnsiError> {
+        let special = self.engine.context.params().p_len();
+        let hoisted = self.evaluator.hoist(ct, special)?;
+        let slots = self.engine.layout.slots() as i64;
+        steps
+            .iter()
+            .map(|s| {
+                if s.rem_euclid(slots) == 0 {
+                    return Ok(ct.clone());
+                }
+                let mut one = self
+                    .evaluator
+                    .rotate_hoisted(&hoisted, &[*s], self.evaluation())?;
+                Ok(one.remove(0))
+            })
+            .collect()
+    }
+    fn conjugate(&mut self, ct: &Ciphertext) -> Result<Ciphertext, EnsiError> {
+        Ok(self.evaluator.conjugate(ct, self.evaluation())?)
+    }
+    fn add(&mut self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext, EnsiError> {
+        Ok(self.evaluator.add(a, b)?)
+    }
+    fn sub(&mut self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext, EnsiError> {
+        Ok(self.evaluator.sub(a, b)?)
+    }
+    fn add_values(&mut self, ct: &Ciphertext, values: &[f64]) -> Result<Ciphertext, EnsiError> {
+        let plaintext = self
+            .engine
+            .encoder
+            .encode_real(values, ct.scale, ct.level)?;
+        Ok(self.evaluator.add_plain(ct, &plaintext)?)
+    }
+    fn add_const(&mut self, ct: &Ciphertext, value: f64) -> Result<Ciphertext, EnsiError> {
+        let mut out = ct.clone();
+        self.evaluator
+            .add_const(&mut out, Complex64::new(value, 0.0))?;
+        Ok(out)
+    }
+    fn mul_i(&mut self, ct: &Ciphertext) -> Result<Ciphertext, EnsiError> {
+        Ok(self.evaluator.mul_i(ct)?)
+    }
+    fn dot_masks(&mut self, terms: &[(&Ciphertext, &Mask)]) -> Result<Ciphertext, EnsiError> {
+        let level = terms.iter().map(|t| t.0.level).min().unwrap_or(0);
+        self.at_least(level, 1)?;
+        let first = terms[0].0;
+        let mut encoded = Vec::with_capacity(terms.len());
+        for (ct, mask) in terms {
+            self.engine
+                .chain
+                .same_scale(&self.step, first.scale, ct.scale)?;
+            encoded.push(self.engine.encoded(mask, level)?);
+        }
+        let products: Vec<(&Ciphertext, &Plaintext)> = terms
+            .iter()
+            .zip(&encoded)
+            .map(|((ct, _), p)| (*ct, &**p))
+            .collect();
+        Ok(self
+            .evaluator
+            .rescale(&self.evaluator.dot_plain(&products)?)?)
+    }
+    fn mul_unscaled(&mut self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext, EnsiError> {
+        let product = self.evaluator.mul_tensor(a, b)?;
+        Ok(self.evaluator.relinearise(&product, self.evaluation())?)
+    }
+    fn dot(&mut self, terms: &[(&Ciphertext, &Ciphertext)]) -> Result<Ciphertext, EnsiError> {
+        let level = terms
+            .iter()
+            .map(|(a, b)| a.level.min(b.level))
+            .min()
+            .unwrap_or(0);
+        self.at_least(level, 1)?;
+        let (a, b) = terms[0];
+        let a = self.evaluator.drop_to_level(a, a.level.min(level))?;
+        let mut sum = if std::ptr::eq(terms[0].0, b) {
+            self.evaluator.square_tensor(&a)?
+        } else {
+            self.evaluator.mul_tensor(&a, b)?
+        };
+        for (a, b) in &terms[1..] {
+            self.evaluator.tensor_add_assign(&mut sum, a, b)?;
+        }
+        Ok(self
+            .evaluator
+            .relinearise_rescale(&sum, self.evaluation())?)
+    }
+    fn rescale(&mut self, ct: &Ciphertext) -> Result<Ciphertext, EnsiError> {
+        self.at_least(ct.level, 1)?;
+        Ok(self.evaluator.rescale(ct)?)
+    }
+    fn scale_values(&mut self, ct: &Ciphertext, factor: f64) -> Ciphertext {
+        let mut out = ct.clone();
+        out.scale /= factor;
+        out
+    }
+    fn match_scale(&mut self, ct: &Ciphertext, scale: f64) -> Result<Ciphertext, EnsiError> {
+        self.at_least(ct.level, 1)?;
+        let constant = scale * self.engine.chain.q[ct.level] / ct.scale;
+        let product = self.evaluator.mul_const(ct, 1.0, constant)?;
+        let mut out = self.evaluator.rescale(&product)?;
+        self.engine
+            .chain
+            .same_scale(&self.step, constant.round(), constant)?;
+        out.scale = scale;
+        Ok(out)
+    }
+    fn drop_to_level(&mut self, ct: &Ciphertext, level: usize) -> Result<Ciphertext, EnsiError> {
+        if level > ct.level {
+            return Err(EnsiError::OutOfLevels {
+                step: self.step.clone(),
+                needed: level,
+                found: ct.level,
+            });
+        }
+        Ok(self.evaluator.drop_to_level(ct, level)?)
+    }
+    fn chebyshev(
+        &mut self,
+        ct: &Ciphertext,
+        coefficients: &[f64],
+        scale: f64,
+    ) -> Result<Ciphertext, EnsiError> {
+        self.at_least(ct.level, crate::machine::series_depth(coefficients.len()))?;
+        Ok(self
+            .evaluator
+            .evaluate_chebyshev(ct, coefficients, scale, self.evaluation())?)
+    }
+    fn linear(
+        &mut self,
+        inputs: &[Ciphertext],
+        layer: &TernaryLayer,
+        delta: f64,
+    ) -> Result<Vec<Refreshed<Ciphertext>>, EnsiError> {
+        let engine = self.engine;
+        check_linear(
+            &engine.chain,
+            layer,
+            delta,
+            inputs.iter().map(|ct| (ct.level, ct.scale)),
+        )?;
+        let mix = engine.mix(layer)?;
+        let factor = delta / engine.chain.message_scale;
+        let low = inputs
+            .iter()
+            .map(|ct| {
+                let ct = self.evaluator.drop_to_level(ct, engine.chain.bottom)?;
+                engine
+                    .bootstrapper
+                    .slots_to_coeffs(&self.evaluator, &ct, factor, self.evaluation())
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let (outputs, report) =
+            engine
+                .mlwe
+                .apply::<u64>(&self.evaluator, &self.keys.mlwe, &mix, &low)?;
+        self.vector_additions += report.additions;
+        let scale = refreshed_scale(&engine.chain, delta);
+        outputs
+            .into_iter()
+            .enumerate()
+            .map(|(c, low)| {
+                let wants = layer.uses_imaginary(c);
+                let (mut re, mut im) = engine.bootstrapper.refresh(
+                    &self.evaluator,
+                    &low,
+                    wants,
+                    self.evaluation(),
+                    &self.keys.encapsulation,
+                )?;
+                re.scale = scale;
+                if let Some(im) = &mut im {
+                    im.scale = scale;
+                }
+                Ok((re, im))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,284 @@
+//! The plan: every step of a forward pass with levels, operation counts and predicted seconds, before anything runs.
+
+use std::ops::{Add, AddAssign, Sub};
+
+use serde::Serialize;
+
+/// Numbers of operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Refreshes: one for each ciphertext that goes through ModRaise and CoeffsToSlots.
+    pub bootstraps: u64,
+    /// Key switches (relinearisations, rotations, conjugations), those inside refreshes included.
+    pub key_switches: u64,
+    /// Products of two ciphertexts.
+    pub ct_ct: u64,
+    /// Products of a ciphertext and a plaintext.
+    pub ct_pt: u64,
+    /// Additions and subtractions of ciphertexts and plaintexts.
+    pub additions: u64,
+    /// Word additions of the ternary products (no ciphertext operation in the sense of the others).
+    pub word_additions: u64,
+    /// Rescales.
+    pub rescales: u64,
+}
+
+impl Counts {
+    /// All ciphertext operations but the word additions.
+    pub fn operations(&self) -> u64 {
+        self.key_switches + self.ct_ct + self.ct_pt + self.additions + self.rescales
+    }
+}
+
+impl Add for Counts {
+    type Output = Counts;
+    fn add(self, o: Counts) -> Counts {
+        Counts {
+            bootstraps: self.bootstraps + o.bootstraps,
+            key_switches: self.key_switches + o.key_switches,
+            ct_ct: self.ct_ct + o.ct_ct,
+            ct_pt: self.ct_pt + o.ct_pt,
+            additions: self.additions + o.additions,
+            word_additions: self.word_additions + o.word_additions,
+            rescales: self.rescales + o.rescales,
+        }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, o: Counts) {
+        *self = *self + o;
+    }
+}
+
+impl Sub for Counts {
+    type Output = Counts;
+    fn sub(self, o: Counts) -> Counts {
+        Counts {
+            bootstraps: self.bootstraps - o.bootstraps,
+            key_switches: self.key_switches - o.key_switches,
+            ct_ct: self.ct_ct - o.ct_ct,
+            ct_pt: self.ct_pt - o.ct_pt,
+            additions: self.additions - o.additions,
+            word_additions: self.word_additions - o.word_additions,
+            rescales: self.rescales - o.rescales,
+        }
+    }
+}
+
+/// One step of the plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanStep {
+    /// What it does.
+    pub name: String,
+    /// Which layer it belongs to.
+    pub layer: Option<usize>,
+    /// Highest level operated on.
+    pub level_in: usize,
+    /// Lowest level operated on.
+    pub level_out: usize,
+    /// Operations.
+    pub counts: Counts,
+    /// Seconds, from the cost model.
+    pub predicted_seconds: f64,
+}
+
+impl PlanStep {
+    pub(crate) fn new(name: &str, layer: Option<usize>) -> Self {
+        Self {
+            name: name.to_owned(),
+            layer,
+            level_in: 0,
+            level_out: usize::MAX,
+            counts: Counts::default(),
+            predicted_seconds: 0.0,
+        }
+    }
+}
+
+/// The plan of a forward pass.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// Steps in order.
+    pub steps: Vec<PlanStep>,
+    /// Tokens of the window.
+    pub context: usize,
+    /// Level of the encrypted input.
+    pub input_level: usize,
+    /// Ciphertexts of the encrypted input.
+    pub input_ciphertexts: usize,
+    /// Bytes of all evaluation keys in memory.
+    pub key_bytes: u64,
+}
+
+impl Plan {
+    /// Sum over all steps.
+    pub fn total(&self) -> Counts {
+        self.steps
+            .iter()
+            .fold(Counts::default(), |sum, s| sum + s.counts)
+    }
+
+    /// Predicted seconds of a forward pass.
+    pub fn seconds(&self) -> f64 {
+        self.steps.iter().map(|s| s.predicted_seconds).sum()
+    }
+}
+
+/// Seconds of each operation as a function of the level, for one number of threads.
+///
+/// Key switches cost `dnum` digits times the limbs of the extended basis; the rest is linear in the limbs. The unit is one limb
+/// transform (NTT) with the memory traffic around it.
+#[derive(Clone, Debug)]
+pub struct Cost {
+    /// Seconds of one limb's transform, measured on this machine, divided by the useful threads.
+    pub unit: f64,
+    /// Digit size in limbs.
+    pub alpha: usize,
+    /// Special primes.
+    pub special: usize,
+    /// Seconds of SlotsToCoeffs of one ciphertext with its ring switch.
+    pub slots_to_coeffs: f64,
+    /// Seconds per weight (zeros included) of the ternary product.
+    pub mix_per_weight: f64,
+    /// Words added per nonzero weight.
+    pub mix_words: u64,
+    /// Seconds of repack, ModRaise and CoeffsToSlots of one ciphertext.
+    pub coeffs_to_slots: f64,
+    /// Seconds of one EvalMod.
+    pub eval_mod: f64,
+    /// Counts of one SlotsToCoeffs, one repack to CoeffsToSlots, and one EvalMod.
+    pub refresh: [Counts; 3],
+}
+
+impl Cost {
+    /// One key switch at a level; a hoisted one leaves out the decomposition.
+    pub fn key_switch(&self, level: usize, hoisted: bool) -> f64 {
+        let limbs = level + 1;
+        let extended = (limbs + self.special) as f64;
+        let digits = limbs.div_ceil(self.alpha) as f64;
+        let decomposition = digits * extended * 1.6 + limbs as f64;
+        let product = digits * extended * 0.35 + 3.0 * extended;
+        self.unit
+            * if hoisted {
+                product
+            } else {
+                decomposition + product
+            }
+    }
+    /// Tensor product of two ciphertexts.
+    pub fn tensor(&self, level: usize) -> f64 {
+        self.unit * 0.9 * (level + 1) as f64
+    }
+    /// Ciphertext times plaintext.
+    pub fn plain_product(&self, level: usize) -> f64 {
+        self.unit * 0.4 * (level + 1) as f64
+    }
+    /// Rescale of two polynomials.
+    pub fn rescale(&self, level: usize) -> f64 {
+        self.unit * 2.4 * (level + 1) as f64
+    }
+    /// Addition.
+    pub fn addition(&self, level: usize) -> f64 {
+        self.unit * 0.25 * (level + 1) as f64
+    }
+    /// Encoding of slot values.
+    pub fn encode(&self, level: usize) -> f64 {
+        self.unit * (40.0 + 1.2 * (level + 1) as f64)
+    }
+    /// Ciphertext products of a series of this many coefficients (baby steps below 8, then Paterson-Stockmeyer).
+    pub fn series_products(coefficients: usize) -> u64 {
+        match coefficients {
+            0..=2 => 0,
+            3..=4 => 2,
+            5..=8 => 4,
+            9..=16 => 8,
+            17..=32 => 13,
+            33..=64 => 18,
+            more => more as u64 / 2,
+        }
+    }
+    /// Counts of a linear layer.
+    pub fn refresh_counts(&self, inputs: usize, outputs: usize, imaginary: usize) -> Counts {
+        let mut sum = Counts::default();
+        for (counts, times) in self
+            .refresh
+            .iter()
+            .zip([inputs, outputs, outputs + imaginary])
+        {
+            for _ in 0..times {
+                sum += *counts;
+            }
+        }
+        sum.bootstraps = outputs as u64;
+        sum
+    }
+}
+
+impl Cost {
+    /// The cost model for a context on this machine: measures one limb transform over all primes in turn (a few milliseconds).
+    ///
+    /// The refresh figures are multiples of it; their counts follow from the default shapes of CoeffsToSlots, EvalMod and
+    /// SlotsToCoeffs and are refined by what a pass reports.
+    pub fn measure(context: &tacit_ckks::Context) -> Self {
+        let params = context.params();
+        let n = params.n();
+        let mut limb: Vec<u64> = (0..n as u64).collect();
+        let rounds = 2 * params.q_len();
+        let start = std::time::Instant::now();
+        for i in 0..rounds {
+            context.q_table(i % params.q_len()).forward(&mut limb);
+        }
+        let threads = rayon::current_num_threads().max(1) as f64;
+        let unit = start.elapsed().as_secs_f64() / rounds as f64 / (1.0 + 0.75 * (threads - 1.0));
+        let top = params.max_level();
+        let mut cost = Self {
+            unit,
+            alpha: params.alpha(),
+            special: params.p_len(),
+            slots_to_coeffs: 0.0,
+            mix_per_weight: 2.5e-5 / (1.0 + 0.75 * (threads - 1.0)) * n as f64 / 65536.0,
+            mix_words: (n / 16) as u64,
+            coeffs_to_slots: 0.0,
+            eval_mod: 0.0,
+            refresh: [Counts::default(); 3],
+        };
+        let factors = |count: usize, level: usize, babies: f64, giants: f64| -> f64 {
+            (0..count)
+                .map(|k| {
+                    let level = level - k;
+                    cost.key_switch(level, false) * giants
+                        + cost.key_switch(level, true) * babies
+                        + cost.plain_product(level) * babies * giants * 1.4
+                })
+                .sum()
+        };
+        let literal = params.literal();
+        let stc = factors(literal.stc_bits.len(), params.bottom_user_level(), 8.0, 8.0);
+        let cts =
+            factors(literal.cts_bits.len(), top, 8.0, 8.0) + 2.0 * cost.key_switch(top, false);
+        let start = top - literal.cts_bits.len();
+        let eval_mod: f64 = (0..19)
+            .map(|i| {
+                let level = start - i * literal.eval_mod_bits.len() / 19;
+                cost.tensor(level) + cost.key_switch(level, false) + cost.rescale(level)
+            })
+            .sum();
+        cost.slots_to_coeffs = stc;
+        cost.coeffs_to_slots = cts;
+        cost.eval_mod = eval_mod;
+        let switches = |key_switches, ct_pt, ct_ct, rescales| Counts {
+            key_switches,
+            ct_pt,
+            ct_ct,
+            rescales,
+            ..Counts::default()
+        };
+        cost.refresh = [
+            switches(45, 150, 0, 3),
+            switches(47, 158, 0, 3),
+            switches(19, 0, 19, 20),
+        ];
+        cost
+    }
+}

@@ -1,0 +1,312 @@
+//! Places a model's weights: which feature goes to which block, and what every product's numbers can grow to.
+
+use num_complex::Complex64;
+use tacit_bitnet::{
+    Attention as AttentionKind, Calibration, Config, LayerCalibration, LayerWeights, Model,
+    TernaryMatrix,
+};
+
+use crate::{
+    EnsiError,
+    layout::{Half, Layout},
+    machine::Mask,
+    ternary_layer::{Place, Source, TernaryLayer},
+    transformer::{
+        Layer, Linear, Transformer,
+        attention::{AttentionMasks, HeadLayout, Projection},
+    },
+};
+
+impl Transformer {
+    /// Places `model` for ring dimension `n`; the window is the calibration's.
+    ///
+    /// # Errors
+    /// When the model does not use sigmoid attention, the calibration belongs to another shape, or a size does not fit the layout.
+    pub fn new(model: &Model, calibration: &Calibration, n: usize) -> Result<Self, EnsiError> {
+        let config = &model.config;
+        if config.attention != AttentionKind::Sigmoid {
+            return Err(EnsiError::Shape(
+                "the checkpoint uses softmax attention; encrypted inference needs sigmoid attention (train or calibrate the model for it)".into(),
+            ));
+        }
+        if calibration.layers.len() != config.layers {
+            return Err(EnsiError::Calibration(format!(
+                "it has {} layers, the model {}; run the calibration for this model",
+                calibration.layers.len(),
+                config.layers
+            )));
+        }
+        let layout = Layout::new(n, calibration.context)?;
+        let heads = HeadLayout::new(layout, config.heads, config.head_dim)?;
+        let masks = AttentionMasks::new(&heads, config.rope_theta);
+        let layers = model
+            .layers
+            .iter()
+            .zip(&calibration.layers)
+            .enumerate()
+            .map(|(i, (weights, calibration))| {
+                place_layer(&layout, &heads, config, i, weights, calibration)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let log_factor: f64 = calibration
+            .layers
+            .iter()
+            .flat_map(|c| [&c.input_norm, &c.post_attention_norm])
+            .map(|s| (2.0 / (config.hidden_size as f64 * (s.hi - s.lo))).log2())
+            .sum::<f64>()
+            / (2 * calibration.layers.len()) as f64;
+        Ok(Self {
+            layout,
+            hidden: config.hidden_size,
+            ffn: config.intermediate_size,
+            heads,
+            masks,
+            layers,
+            residual_factor: log_factor.exp2(),
+        })
+    }
+}
+
+/// Columns of a vector of real features stored one block each.
+fn vector_columns(layout: &Layout, features: usize) -> Vec<Source> {
+    (0..features)
+        .map(|i| Source {
+            ciphertext: i / layout.blocks(),
+            block: i % layout.blocks(),
+        })
+        .collect()
+}
+
+/// Real places of feature `i` of a vector, repetitions included.
+fn vector_places(layout: &Layout, feature: usize, features: usize) -> Vec<Place> {
+    layout
+        .positions(feature, features)
+        .into_iter()
+        .map(|(ciphertext, block)| Place {
+            ciphertext,
+            block,
+            half: Half::Re,
+        })
+        .collect()
+}
+
+/// Gains as masks, or `None` when all are one.
+fn gain_masks(
+    gains: &[f32],
+    positions: impl Fn(usize) -> Vec<(usize, usize)>,
+    ciphertexts: usize,
+    layout: &Layout,
+) -> Option<Vec<Mask>> {
+    if gains.iter().all(|g| *g == 1.0) {
+        return None;
+    }
+    let mut slots = vec![vec![Complex64::default(); layout.slots()]; ciphertexts];
+    for (i, g) in gains.iter().enumerate() {
+        for (ciphertext, block) in positions(i) {
+            for t in 0..layout.tokens() {
+                slots[ciphertext][layout.slot(block, t)] = Complex64::new(f64::from(*g), 0.0);
+            }
+        }
+    }
+    Some(slots.into_iter().map(Mask::new).collect())
+}
+
+/// `max |y| / scale` in units of the integer product, at least one.
+fn integer_bound(max_abs: f64, matrix: &TernaryMatrix) -> f64 {
+    (max_abs / f64::from(matrix.scale())).max(1.0)
+}
+
+fn place_layer(
+    layout: &Layout,
+    heads: &HeadLayout,
+    config: &Config,
+    index: usize,
+    weights: &LayerWeights,
+    calibration: &LayerCalibration,
+) -> Result<Layer, EnsiError> {
+    let max = &calibration.max_abs;
+    let blocks = layout.blocks();
+    let hidden = config.hidden_size;
+    let name = |what: &str| format!("layer {index} {what}");
+
+    // q, k, v: complex pairs (j, j + F), one replica position each
+    let mut qkv = TernaryLayer::new(
+        name("q, k, v"),
+        layout.ciphertexts(hidden),
+        vector_columns(layout, hidden),
+    )?;
+    let half = config.head_dim / 2;
+    for head in 0..config.heads {
+        let (group, in_group) = (head / heads.group, head % heads.group);
+        for projection in Projection::ALL {
+            let (matrix, source_head) = match projection {
+                Projection::Q => (&weights.q, head),
+                Projection::K => (&weights.k, head / config.queries_per_kv()),
+                Projection::V => (&weights.v, head / config.queries_per_kv()),
+            };
+            let (ciphertext, replica) = heads.packed(group, projection);
+            for j in 0..config.head_dim {
+                let (pair, half) = if j < half {
+                    (j, Half::Re)
+                } else {
+                    (j - half, Half::Im)
+                };
+                let block = heads.block(pair, replica, in_group);
+                qkv.push_row(
+                    &matrix.row_codes(source_head * config.head_dim + j),
+                    vec![Place {
+                        ciphertext,
+                        block,
+                        half,
+                    }],
+                )?;
+            }
+        }
+    }
+    let qkv = Linear {
+        layer: qkv,
+        max_integer: integer_bound(max.q, &weights.q)
+            .max(integer_bound(max.k, &weights.k))
+            .max(integer_bound(max.v, &weights.v)),
+    };
+
+    // o: reads real and imaginary parts of each group, and the mean square
+    let groups = heads.groups();
+    let carries = calibration.attn_sub_norm.is_some();
+    let mut columns: Vec<Source> = (0..hidden)
+        .map(|feature| {
+            let (head, j) = (feature / config.head_dim, feature % config.head_dim);
+            Source {
+                ciphertext: 2 * (head / heads.group) + j / half,
+                block: heads.block(j % half, 0, head % heads.group),
+            }
+        })
+        .collect();
+    let attn_columns = columns.clone();
+    if carries {
+        columns.push(Source {
+            ciphertext: 2 * groups,
+            block: 0,
+        });
+    }
+    let mut o = TernaryLayer::new(name("o"), 2 * groups + usize::from(carries), columns)?;
+    for feature in 0..hidden {
+        let mut row = weights.o.row_codes(feature);
+        row.resize(hidden + usize::from(carries), 0);
+        o.push_row(&row, vector_places(layout, feature, hidden))?;
+    }
+    if carries {
+        let mut row = vec![0i8; hidden + 1];
+        row[hidden] = 1;
+        let places = (0..blocks)
+            .map(|block| Place {
+                ciphertext: 0,
+                block,
+                half: Half::Im,
+            })
+            .collect();
+        o.push_row(&row, places)?;
+    }
+    // the product sees the attention output before its norm
+    let o = Linear {
+        layer: o,
+        max_integer: integer_bound(raw_output_bound(calibration), &weights.o),
+    };
+
+    // gate in the real, up in the imaginary half of the same block
+    let ffn = config.intermediate_size;
+    let mut gate_up = TernaryLayer::new(
+        name("gate, up"),
+        layout.ciphertexts(hidden),
+        vector_columns(layout, hidden),
+    )?;
+    for feature in 0..ffn {
+        for (matrix, half) in [(&weights.gate, Half::Re), (&weights.up, Half::Im)] {
+            let places = layout
+                .positions(feature, ffn)
+                .into_iter()
+                .map(|(ciphertext, block)| Place {
+                    ciphertext,
+                    block,
+                    half,
+                })
+                .collect();
+            gate_up.push_row(&matrix.row_codes(feature), places)?;
+        }
+    }
+    let gate_up = Linear {
+        layer: gate_up,
+        max_integer: integer_bound(max.gate, &weights.gate).max(integer_bound(max.up, &weights.up)),
+    };
+    let mut down = TernaryLayer::new(
+        name("down"),
+        layout.ciphertexts(ffn),
+        vector_columns(layout, ffn),
+    )?;
+    for feature in 0..hidden {
+        down.push_row(
+            &weights.down.row_codes(feature),
+            vector_places(layout, feature, hidden),
+        )?;
+    }
+    let down = Linear {
+        layer: down,
+        max_integer: integer_bound(max.down, &weights.down),
+    };
+
+    let hidden_positions = |i: usize| layout.positions(i, hidden);
+    let attn_gain = weights.attn_sub_norm.as_ref().and_then(|gains| {
+        gain_masks(
+            gains,
+            |i| vec![(attn_columns[i].ciphertext, attn_columns[i].block)],
+            2 * groups,
+            layout,
+        )
+    });
+    let ffn_gain = weights.ffn_sub_norm.as_ref().and_then(|gains| {
+        gain_masks(
+            gains,
+            |i| layout.positions(i, ffn),
+            layout.ciphertexts(ffn),
+            layout,
+        )
+    });
+    let scale = |matrix: &TernaryMatrix| f64::from(matrix.scale());
+    Ok(Layer {
+        qkv,
+        o,
+        gate_up,
+        down,
+        head_bias: weights.head_bias.iter().map(|b| f64::from(*b)).collect(),
+        score_factor: scale(&weights.q) * scale(&weights.k) / (config.head_dim as f64).sqrt(),
+        value_scale: scale(&weights.v),
+        o_scale: scale(&weights.o),
+        gate_scale: scale(&weights.gate),
+        up_scale: scale(&weights.up),
+        down_scale: scale(&weights.down),
+        calibration: calibration.clone(),
+        input_gain: gain_masks(
+            &weights.input_norm,
+            hidden_positions,
+            layout.ciphertexts(hidden),
+            layout,
+        ),
+        attn_gain,
+        post_gain: gain_masks(
+            &weights.post_attention_norm,
+            hidden_positions,
+            layout.ciphertexts(hidden),
+            layout,
+        ),
+        ffn_gain,
+    })
+}
+
+/// Bound on `W_o a` for the attention output before its sub-norm: the calibrated `max |o|` is of the normalised one, and the
+/// norm divides by at least `sqrt(ms)`; the largest mean square of the calibration bounds the factor.
+fn raw_output_bound(calibration: &LayerCalibration) -> f64 {
+    match &calibration.attn_sub_norm {
+        Some(_) => calibration.max_abs.o * calibration.ms.attn[1].sqrt(),
+        None => calibration.max_abs.o,
+    }
+}

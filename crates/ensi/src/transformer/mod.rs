@@ -1,0 +1,373 @@
+//! The encrypted transformer as a program over a [`Machine`].
+//!
+//! One layer, with the levels of the shipped model's parameters (16 after a refresh, 3 before SlotsToCoeffs):
+//!
+//! ```text
+//!  x ─► input norm ─►[StC · W_qkv · refresh]─► attention ─► a ─┬────────────►[StC · W_o · refresh]─► o ─┐
+//!  │                                                          └► mean square ─► (rides along) ─► r ────► · ─► + ─► x'
+//!  └───────────────────────────────────────────────────────────────────────────────────────────────────────┘
+//!  x' ─► post norm ─►[StC · W_gate,up · refresh]─► relu²(g)·u ─► norm ─►[StC · W_down · refresh]─► + ─► x
+//! ```
+//!
+//! The attention sub-norm's factor is one number a token, so it commutes with `W_o`: its argument is refreshed in the imaginary
+//! half of the same ciphertext as `W_o a`, and its deep polynomial runs afterwards on full levels. This is ENSI's bootstrapping
+//! inside RMSNorm (arXiv 2509.09424) at no extra refresh of the data.
+
+pub mod attention;
+pub mod build;
+pub mod norm;
+
+use tacit_bitnet::{ChebyshevSeries, Config, LayerCalibration};
+
+use crate::{
+    EnsiError,
+    layout::Layout,
+    machine::{Machine, Mask, series_depth},
+    ternary_layer::TernaryLayer,
+    transformer::{
+        attention::{Attention, AttentionMasks, HeadLayout, mean_square_variable, sum_of_squares},
+        norm::{Norm, series_variable},
+    },
+};
+
+/// Room between the calibrated maximum of a linear layer's outputs and the largest message a refresh takes.
+pub const REFRESH_MARGIN: f64 = 1.25;
+
+/// A linear layer with the real-number facts around the integer product.
+pub struct Linear {
+    /// The product.
+    pub layer: TernaryLayer,
+    /// Largest integer combination expected: `max_o max|y_o| / weight scale`.
+    pub max_integer: f64,
+}
+
+impl Linear {
+    /// Scale at which inputs are handed to the product, so that outputs stay below the message bound.
+    pub fn input_scale(&self, message_scale: f64) -> f64 {
+        message_scale / (REFRESH_MARGIN * self.max_integer)
+    }
+}
+
+/// Weights and polynomials of one layer, placed.
+pub struct Layer {
+    qkv: Linear,
+    o: Linear,
+    gate_up: Linear,
+    down: Linear,
+    head_bias: Vec<f64>,
+    score_factor: f64,
+    value_scale: f64,
+    o_scale: f64,
+    gate_scale: f64,
+    up_scale: f64,
+    down_scale: f64,
+    calibration: LayerCalibration,
+    input_gain: Option<Vec<Mask>>,
+    attn_gain: Option<Vec<Mask>>,
+    post_gain: Option<Vec<Mask>>,
+    ffn_gain: Option<Vec<Mask>>,
+}
+
+/// The encrypted model: placed weights, polynomials, masks. Holds nothing secret.
+pub struct Transformer {
+    layout: Layout,
+    hidden: usize,
+    ffn: usize,
+    heads: HeadLayout,
+    masks: AttentionMasks,
+    layers: Vec<Layer>,
+    residual_factor: f64,
+}
+
+impl Transformer {
+    /// Where values live.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Hidden size.
+    pub fn hidden(&self) -> usize {
+        self.hidden
+    }
+
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Scale of the residual stream: squares of it, summed over the hidden size, come out near the ordinary scale when read as
+    /// the variable of the norms' series (geometric mean over layers).
+    pub fn residual_scale(&self, user_scale: f64) -> f64 {
+        user_scale * self.residual_factor.sqrt()
+    }
+
+    /// Level at which the client encrypts and the residual stream stays: enough for the input norm.
+    pub fn residual_level(&self, bottom: usize) -> usize {
+        let deepest = self
+            .layers
+            .iter()
+            .map(|layer| self.input_norm(layer).depth())
+            .max()
+            .unwrap_or(0);
+        bottom + deepest
+    }
+
+    fn input_norm<'a>(&self, layer: &'a Layer) -> Norm<'a> {
+        Norm {
+            features: self.hidden,
+            series: &layer.calibration.input_norm,
+            gain: layer.input_gain.as_deref(),
+        }
+    }
+
+    fn post_norm<'a>(&self, layer: &'a Layer) -> Norm<'a> {
+        Norm {
+            features: self.hidden,
+            series: &layer.calibration.post_attention_norm,
+            gain: layer.post_gain.as_deref(),
+        }
+    }
+
+    /// Runs all layers on the residual stream `x` (one or more ciphertexts at [`residual_scale`](Self::residual_scale) and
+    /// [`residual_level`](Self::residual_level)) and returns it after the last layer, at the same scale.
+    ///
+    /// # Errors
+    /// Whatever the machine reports, [`EnsiError::OutOfLevels`] when the polynomials are too deep for the chain.
+    pub fn run<M: Machine>(&self, m: &mut M, x: Vec<M::Ct>) -> Result<Vec<M::Ct>, EnsiError> {
+        let mut x = x;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let a = self.attention(m, index, layer, &x)?;
+            x = self.output_projection(m, index, layer, &x, a)?;
+            x = self.feed_forward(m, index, layer, &x)?;
+        }
+        Ok(x)
+    }
+
+    /// Input norm, q/k/v and attention: one ciphertext for each group of heads.
+    fn attention<M: Machine>(
+        &self,
+        m: &mut M,
+        index: usize,
+        layer: &Layer,
+        x: &[M::Ct],
+    ) -> Result<Vec<M::Ct>, EnsiError> {
+        let bottom = m.chain().bottom;
+        let delta = layer.qkv.input_scale(m.chain().message_scale);
+        m.begin("input norm", Some(index))?;
+        let normed = self.input_norm(layer).apply(m, &self.layout, x, delta)?;
+        m.probe("normed_input", index, &normed[0])?;
+        m.begin(
+            "q, k, v: SlotsToCoeffs, ternary product, refresh",
+            Some(index),
+        )?;
+        let refreshed = m.linear(&normed, &layer.qkv.layer, delta)?;
+        let mut packed = Vec::with_capacity(refreshed.len());
+        for (re, im) in refreshed {
+            let im = im.expect("q, k, v use both halves");
+            let im = m.mul_i(&im)?;
+            packed.push(m.add(&re, &im)?);
+        }
+        m.probe("qkv", index, &packed[0])?;
+        m.begin("attention", Some(index))?;
+        let attention = Attention {
+            heads: &self.heads,
+            masks: &self.masks,
+            sigmoid: &layer.calibration.sigmoid,
+            head_bias: &layer.head_bias,
+            score_factor: layer.score_factor,
+            value_factor: layer.value_scale,
+        };
+        // afterwards: one level for the mean square, one for the scale, one for gains
+        let start = bottom + attention.depth() + 2 + usize::from(layer.attn_gain.is_some());
+        let start = start.min(m.level(&packed[0]));
+        (0..self.heads.groups())
+            .map(|group| attention.group(m, &self.layout, &packed, group, start))
+            .collect()
+    }
+
+    /// Attention sub-norm, output projection, residual.
+    fn output_projection<M: Machine>(
+        &self,
+        m: &mut M,
+        index: usize,
+        layer: &Layer,
+        x: &[M::Ct],
+        a: Vec<M::Ct>,
+    ) -> Result<Vec<M::Ct>, EnsiError> {
+        let delta = layer.o.input_scale(m.chain().message_scale);
+        m.probe("attn", index, &a[0])?;
+        m.begin("attention sub-norm: mean square", Some(index))?;
+        let mut conjugates = Vec::with_capacity(a.len());
+        for ct in &a {
+            conjugates.push(m.conjugate(ct)?);
+        }
+        let series = layer.calibration.attn_sub_norm.as_ref();
+        let mut inputs = Vec::with_capacity(2 * a.len() + 1);
+        for (g, (ct, conjugate)) in a.iter().zip(&conjugates).enumerate() {
+            let re = m.add(ct, conjugate)?;
+            let im = m.sub(conjugate, ct)?;
+            let im = m.mul_i(&im)?;
+            for part in [re, im] {
+                let mut part = m.scale_values(&part, 0.5);
+                if let Some(gain) = &layer.attn_gain {
+                    part = m.dot_masks(&[(&part, &gain[inputs.len() % 2 + 2 * g])])?;
+                }
+                inputs.push(m.match_scale(&part, delta)?);
+            }
+        }
+        if let Some(series) = series {
+            let sum = sum_of_squares(m, &self.layout, &self.heads, &a, &conjugates)?;
+            let u = mean_square_variable(m, &sum, self.hidden, series)?;
+            let u = m.scale_values(&u, layer.o.max_integer);
+            inputs.push(m.match_scale(&u, delta)?);
+        }
+        m.begin("o: SlotsToCoeffs, ternary product, refresh", Some(index))?;
+        let mut refreshed = m.linear(&inputs, &layer.o.layer, delta)?;
+        m.begin("attention sub-norm: inverse root; residual", Some(index))?;
+        let factor = match series {
+            None => None,
+            Some(series) => {
+                let u = refreshed[0]
+                    .1
+                    .take()
+                    .expect("the mean square rides in the imaginary half");
+                let u = m.scale_values(&u, 1.0 / layer.o.max_integer);
+                m.probe("attn_ms_variable", index, &u)?;
+                let u = self.tame(m, &u, series)?;
+                let level = m.level(&u) - series_depth(series.coeffs.len());
+                let o_scale = m.scale(&refreshed[0].0) / layer.o_scale;
+                let wanted = m.scale(&x[0]) * m.chain().q[level] / o_scale;
+                Some(m.chebyshev(&u, &series.coeffs, wanted)?)
+            }
+        };
+        let mut out = Vec::with_capacity(x.len());
+        for ((re, _), x) in refreshed.iter().zip(x) {
+            let o = m.scale_values(re, layer.o_scale);
+            let o = match &factor {
+                Some(factor) => m.mul(&o, factor)?,
+                None => {
+                    let scale = m.scale(x);
+                    m.match_scale(&o, scale)?
+                }
+            };
+            m.probe("o", index, &o)?;
+            out.push(m.add(x, &o)?);
+        }
+        m.probe("residual", index, &out[0])?;
+        Ok(out)
+    }
+
+    /// Gives a series variable the ordinary scale when it is too far from it.
+    fn tame<M: Machine>(
+        &self,
+        m: &mut M,
+        u: &M::Ct,
+        series: &ChebyshevSeries,
+    ) -> Result<M::Ct, EnsiError> {
+        let unit = ChebyshevSeries {
+            lo: -1.0,
+            hi: 1.0,
+            coeffs: series.coeffs.clone(),
+        };
+        series_variable(m, u, 1.0, &unit)
+    }
+
+    /// Post norm, gate and up, activation, sub-norm, down, residual.
+    fn feed_forward<M: Machine>(
+        &self,
+        m: &mut M,
+        index: usize,
+        layer: &Layer,
+        x: &[M::Ct],
+    ) -> Result<Vec<M::Ct>, EnsiError> {
+        let bottom = m.chain().bottom;
+        let message_scale = m.chain().message_scale;
+        let ordinary = m.chain().scale;
+        let delta = layer.gate_up.input_scale(message_scale);
+        m.begin("post-attention norm", Some(index))?;
+        let normed = self.post_norm(layer).apply(m, &self.layout, x, delta)?;
+        m.probe("normed_post", index, &normed[0])?;
+        m.begin(
+            "gate, up: SlotsToCoeffs, ternary product, refresh",
+            Some(index),
+        )?;
+        let refreshed = m.linear(&normed, &layer.gate_up.layer, delta)?;
+
+        m.begin("activation and feed-forward sub-norm", Some(index))?;
+        let activation = &layer.calibration.activation;
+        let sub_norm = layer.calibration.ffn_sub_norm.as_ref().map(|series| Norm {
+            features: self.ffn,
+            series,
+            gain: layer.ffn_gain.as_deref(),
+        });
+        let after = sub_norm
+            .as_ref()
+            .map_or(1 + usize::from(layer.ffn_gain.is_some()), Norm::depth);
+        let start = bottom + after + 1 + series_depth(activation.coeffs.len()) + 1;
+        // the gated values get the scale at which their mean square comes out at the ordinary scale
+        let gated_scale = match &sub_norm {
+            Some(norm) => {
+                ordinary * (2.0 / (self.ffn as f64 * (norm.series.hi - norm.series.lo))).sqrt()
+            }
+            None => ordinary,
+        };
+        let mut gated = Vec::with_capacity(refreshed.len());
+        for (gate, up) in refreshed {
+            let up = up.expect("gate and up use both halves");
+            let level = m.level(&gate).min(start);
+            let gate = m.drop_to_level(&gate, level)?;
+            let up = m.scale_values(&up, layer.up_scale);
+            m.probe("up", index, &up)?;
+            let u = series_variable(m, &gate, layer.gate_scale, activation)?;
+            let level = m.chain().spend(
+                "activation",
+                m.level(&u),
+                series_depth(activation.coeffs.len()),
+            )?;
+            let wanted = gated_scale * m.chain().q[level] / m.scale(&up);
+            let act = m.chebyshev(&u, &activation.coeffs, wanted)?;
+            m.probe("activation", index, &act)?;
+            gated.push(m.mul(&act, &up)?);
+        }
+        m.probe("gated", index, &gated[0])?;
+        let delta = layer.down.input_scale(message_scale);
+        let gated = match &sub_norm {
+            Some(norm) => norm.apply(m, &self.layout, &gated, delta)?,
+            None => {
+                let mut out = Vec::with_capacity(gated.len());
+                for ct in &gated {
+                    out.push(m.match_scale(ct, delta)?);
+                }
+                out
+            }
+        };
+        m.probe("gated_normed", index, &gated[0])?;
+        m.begin(
+            "down: SlotsToCoeffs, ternary product, refresh; residual",
+            Some(index),
+        )?;
+        let refreshed = m.linear(&gated, &layer.down.layer, delta)?;
+        let mut out = Vec::with_capacity(x.len());
+        for ((re, _), x) in refreshed.iter().zip(x) {
+            let down = m.scale_values(re, layer.down_scale);
+            m.probe("down", index, &down)?;
+            let scale = m.scale(x);
+            let down = m.match_scale(&down, scale)?;
+            out.push(m.add(x, &down)?);
+        }
+        m.probe("output", index, &out[0])?;
+        Ok(out)
+    }
+
+    /// A configuration's shape in words, for plans.
+    pub fn describe(config: &Config) -> String {
+        format!(
+            "{} layers, hidden {}, feed-forward {}, {} heads of {}",
+            config.layers,
+            config.hidden_size,
+            config.intermediate_size,
+            config.heads,
+            config.head_dim
+        )
+    }
+}

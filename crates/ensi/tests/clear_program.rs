@@ -1,0 +1,124 @@
+//! The program on slots in the clear against a transformer written directly from the formulas.
+
+mod common;
+
+use common::{Case, layer, model, uniform};
+use num_complex::Complex64;
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use tacit_ensi::{
+    machine::{Chain, clear::ClearMachine},
+    transformer::Transformer,
+};
+
+/// A chain like the default one: q0, 3 below the user levels, 13 user primes.
+fn chain() -> Chain {
+    let mut q = vec![2f64.powi(50)];
+    q.extend([2f64.powi(40); 3]);
+    q.extend([2f64.powi(45); 13]);
+    Chain {
+        q,
+        top: 16,
+        bottom: 3,
+        scale: 2f64.powi(45),
+        message_scale: 2f64.powi(40),
+    }
+}
+
+fn check(case: &Case, seed: u64) {
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    let (model, calibration) = model(case, &mut rng);
+    let transformer = Transformer::new(&model, &calibration, 1 << 11).unwrap();
+    let layout = *transformer.layout();
+    let mut x: Vec<Vec<f64>> = (0..layout.tokens())
+        .map(|_| (0..case.hidden).map(|_| 1.5 * uniform(&mut rng)).collect())
+        .collect();
+    let chain = chain();
+    let (level, scale) = (
+        transformer.residual_level(chain.bottom),
+        transformer.residual_scale(chain.scale),
+    );
+    let mut machine = ClearMachine::new(chain, layout, None);
+    let mut slots =
+        vec![vec![Complex64::default(); layout.slots()]; layout.ciphertexts(case.hidden)];
+    for (t, row) in x.iter().enumerate() {
+        for (i, value) in row.iter().enumerate() {
+            for (c, block) in layout.positions(i, case.hidden) {
+                slots[c][layout.slot(block, t)] = Complex64::new(*value, 0.0);
+            }
+        }
+    }
+    let input = slots
+        .into_iter()
+        .map(|s| machine.input(s, level, scale))
+        .collect();
+    let out = transformer.run(&mut machine, input).unwrap();
+    for (w, c) in model.layers.iter().zip(&calibration.layers) {
+        layer(&model.config, w, c, &mut x);
+    }
+    let mut worst = 0f64;
+    for (t, row) in x.iter().enumerate() {
+        for (i, expected) in row.iter().enumerate() {
+            for (c, block) in layout.positions(i, case.hidden) {
+                worst = worst.max((out[c].values[layout.slot(block, t)] - expected).norm());
+            }
+        }
+    }
+    let largest = x.iter().flatten().fold(0f64, |m, v| m.max(v.abs()));
+    assert!(
+        largest.is_finite() && largest > 0.1,
+        "degenerate case: {largest}"
+    );
+    assert!(
+        worst < 1e-9 * largest,
+        "error {worst:e} at values up to {largest}"
+    );
+}
+
+#[test]
+fn small_model_with_repeated_features() {
+    check(
+        &Case {
+            hidden: 32,
+            ffn: 48,
+            heads: 4,
+            kv_heads: 4,
+            layers: 2,
+            gains: false,
+            sub_norms: true,
+        },
+        1,
+    );
+}
+
+#[test]
+fn grouped_queries_gains_several_ciphertexts() {
+    // 160 features need two ciphertexts of 128 blocks; 20 heads need two groups of 16
+    check(
+        &Case {
+            hidden: 160,
+            ffn: 200,
+            heads: 20,
+            kv_heads: 5,
+            layers: 1,
+            gains: true,
+            sub_norms: true,
+        },
+        2,
+    );
+}
+
+#[test]
+fn no_sub_norms_and_heads_as_wide_as_the_window() {
+    check(
+        &Case {
+            hidden: 32,
+            ffn: 64,
+            heads: 2,
+            kv_heads: 1,
+            layers: 1,
+            gains: true,
+            sub_norms: false,
+        },
+        3,
+    );
+}
