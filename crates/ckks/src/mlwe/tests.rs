@@ -279,10 +279,8 @@ fn single_tokens_are_lwe_ciphertexts() {
     layer::<u64>((1024, 64, 2), 600, 300, 7);
 }
 
-/// The real size of a 0.7 B model's projection. Takes about 1 GiB and some seconds:
-/// `cargo test --release -p tacit-ckks --lib mlwe -- --ignored real_size`
+/// The real size of a 0.7 B model's projection, 128 tokens.
 #[test]
-#[ignore = "about 1 GiB"]
 fn real_size() {
     layer::<u32>((1 << 16, 1 << 11, 128), 1536, 700, 7);
     layer::<u64>((1 << 16, 1 << 11, 128), 1536, 700, 7);
@@ -539,6 +537,61 @@ proptest! {
             }
         }
     }
+}
+
+/// Sums of residues close to 64 bits: rows that meet are reduced before they are added, denser rows are refused.
+#[test]
+fn sums_do_not_wrap() {
+    let mut s = Setting::new(512, 128, 16, 7, 23);
+    let shape = s.shape();
+    let (x, inputs) = s.features(1, 1 << 30);
+    let all_of_one_feature = |columns: usize| {
+        let inputs = vec![
+            InputPlacement {
+                ciphertext: 0,
+                feature: 0,
+                shift: 0
+            };
+            columns
+        ];
+        let outputs = vec![
+            vec![OutputPlacement {
+                ciphertext: 0,
+                feature: 5,
+                shift: 0
+            }];
+            2
+        ];
+        TernaryMix::new(shape, |_, _| 1, inputs, &outputs).unwrap()
+    };
+    let columns = 16_000;
+    let (out, _) = run::<u64>(&s, &all_of_one_feature(columns), &inputs);
+    for (t, &v) in x[0].iter().enumerate() {
+        let got = out[0][shape.coefficient(5, t)];
+        let want = 2 * columns as i64 * v;
+        assert!(
+            (got - want).abs() < 1 << 33,
+            "token {t}: got {got}, want {want}"
+        );
+    }
+    let pieces = s
+        .context
+        .switch_to_pieces::<u64>(&s.switch, &inputs)
+        .unwrap();
+    let error = s
+        .context
+        .mix_and_repack(&s.repack, &all_of_one_feature(16_500), &pieces)
+        .err();
+    assert!(
+        matches!(
+            error,
+            Some(MlweError::RowTooDense {
+                found: 16_500,
+                limit: 16_384
+            })
+        ),
+        "{error:?}"
+    );
 }
 
 #[test]
