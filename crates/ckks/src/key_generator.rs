@@ -130,6 +130,7 @@ impl KeyGenerator {
             b,
             a,
             seed,
+            target: sk.distribution,
             id: sk.id,
         })
     }

@@ -88,7 +88,10 @@ impl Digits {
         key: &SwitchingKey,
     ) -> (RnsPoly, RnsPoly) {
         let limbs = self.level + 1 + self.special;
-        let (mut u0, mut u1) = (RnsPoly::unspecified(ctx.n(), limbs), RnsPoly::unspecified(ctx.n(), limbs));
+        let (mut u0, mut u1) = (
+            RnsPoly::unspecified(ctx.n(), limbs),
+            RnsPoly::unspecified(ctx.n(), limbs),
+        );
         limbs_mut(&mut u0)
             .into_par_iter()
             .zip(limbs_mut(&mut u1))
