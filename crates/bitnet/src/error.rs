@@ -17,29 +17,29 @@ pub enum BitnetError {
     #[error("{file}: field `{field}`: expected {expected}, found {found}; {remedy}")]
     Config {
         /// File the field is in.
-        file: Box<str>,
+        file: String,
         /// Name of the field, with its path inside the file.
-        field: Box<str>,
+        field: String,
         /// What would have been right.
-        expected: Box<str>,
+        expected: String,
         /// What was there.
-        found: Box<str>,
+        found: String,
         /// How to mend it.
-        remedy: Box<str>,
+        remedy: String,
     },
     /// A tensor of a checkpoint is missing or wrong.
     #[error("{file}: tensor `{tensor}`: expected {expected}, found {found}; {remedy}")]
     Tensor {
         /// File the tensor is in (or the folder, when it is missing everywhere).
-        file: Box<str>,
+        file: String,
         /// Name of the tensor.
-        tensor: Box<str>,
+        tensor: String,
         /// What would have been right.
-        expected: Box<str>,
+        expected: String,
         /// What was there.
-        found: Box<str>,
+        found: String,
         /// How to mend it.
-        remedy: Box<str>,
+        remedy: String,
     },
     /// A file is not in the format that it should be in.
     #[error("{file}: {problem}; {remedy}")]
@@ -103,11 +103,11 @@ impl BitnetError {
         remedy: impl Into<String>,
     ) -> Self {
         Self::Tensor {
-            file: file.into().into(),
-            tensor: tensor.into().into(),
-            expected: expected.into().into(),
-            found: found.into().into(),
-            remedy: remedy.into().into(),
+            file: file.into(),
+            tensor: tensor.into(),
+            expected: expected.into(),
+            found: found.into(),
+            remedy: remedy.into(),
         }
     }
 }

@@ -46,18 +46,70 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Encrypt a prompt, have a BitNet answer it on ciphertexts, decrypt and print the text token by token
+    Ask(AskArgs),
     /// Look into a model, print its logits, fit its polynomials
     Model {
         /// What to do with the model.
         #[command(subcommand)]
         command: ModelCommand,
     },
+    /// Train a BitNet with sigmoid attention on a folder of text or source files
+    Train(TrainArgs),
     /// Print the figures of BENCHMARKS.md
     Bench {
         /// What to measure.
         #[command(subcommand)]
         command: BenchCommand,
     },
+}
+
+/// `tacit ask`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tacit ask \"The function returns\"
+  tacit ask --tokens 4 --explain \"This crate provides\"
+  echo \"The function returns\" | tacit ask -        (keeps the prompt out of the process list and the shell's history)
+  tacit ask --json --check --tokens 1 \"Returns the\"
+
+Client and server run in this process and exchange only serialised messages. The server part sees ciphertexts,
+evaluation keys and the number of tokens; neither prompt nor answer.")]
+pub struct AskArgs {
+    /// The prompt; `-` reads it from standard input
+    pub prompt: String,
+    /// Number of new tokens
+    #[arg(short = 'n', long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tokens: u32,
+    /// Model folder [default: the shipped model]
+    #[arg(short, long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// How the next token is picked.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Print the plan before, and predicted against measured figures per step after
+    #[arg(long)]
+    pub explain: bool,
+    /// Also run the clear model with the same polynomials on the same tokens; print agreement and error in bits
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// How the next token is picked from the logits, at the client, in the clear.
+#[derive(Debug, Clone, Args)]
+pub struct SamplingArgs {
+    /// Softmax temperature; 0 always picks the likeliest token
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    pub temperature: f64,
+    /// Sample only among the K likeliest tokens
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Sample only among the likeliest tokens that together reach probability P
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f64>,
+    /// Seed of the sampler (never of keys or noise, which come from the operating system)
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    pub seed: u64,
 }
 
 /// `tacit model …`
@@ -75,6 +127,11 @@ Examples:
   tacit model logits models/tacit-mini --ids 1,2,3 --json
   tacit model logits DIR --ids 1,2,3 --int8-activations --json")]
     Logits(LogitsArgs),
+    /// Fit the encrypted model's polynomials to text, and write calibration.json into the model folder
+    #[command(after_help = "\
+Example:
+  tacit model calibrate models/tacit-mini --data docs/")]
+    Calibrate(CalibrateArgs),
 }
 
 /// `tacit model inspect`
@@ -114,6 +171,31 @@ pub struct LogitsArgs {
     pub functions: FunctionsArg,
 }
 
+/// `tacit model calibrate`
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    /// Model folder; calibration.json is written into it
+    pub model: PathBuf,
+    /// Folder or file of text to calibrate on [default: documentation comments of the dependency sources in cargo's registry folder]
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Number of tokens to look at
+    #[arg(long, default_value_t = 65_536, value_name = "N")]
+    pub tokens: usize,
+    /// Window that the encrypted model will have [default: 64, or the model's context if that is shorter]
+    #[arg(long, value_name = "N")]
+    pub context: Option<usize>,
+    /// Largest relative increase of perplexity from exact functions to polynomials
+    #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
+    pub perplexity_target: f64,
+    /// Smallest share of tokens with the same likeliest next token
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub agreement_target: f64,
+    /// Write calibration.json even if the targets are not met
+    #[arg(long)]
+    pub force: bool,
+}
+
 /// `tacit bench …`
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
@@ -125,6 +207,11 @@ pub enum BenchCommand {
         after_help = "Example:\n  tacit bench linear --d-in 1536 --d-out 1536 --tokens 128 --json"
     )]
     Linear(LinearArgs),
+    /// Encrypted against clear next tokens, error of the hidden state, perplexities
+    #[command(after_help = "\
+Example:
+  tacit bench agreement --prompts 64 --json")]
+    Agreement(AgreementArgs),
     /// Single operations of the engine at N = 2^16
     #[command(after_help = "Example:\n  tacit bench engine --json")]
     Engine(EngineArgs),
@@ -158,10 +245,111 @@ pub struct LinearArgs {
     pub runs: u32,
 }
 
+/// `tacit bench agreement`
+#[derive(Debug, Args)]
+pub struct AgreementArgs {
+    /// Number of prompts; the next token of each is compared
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompts: u32,
+    /// Folder or file of text that prompts are cut from [default: documentation comments of the dependency sources in cargo's registry folder]
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Model folder [default: the shipped model]
+    #[arg(short, long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Windows of text for the perplexities
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub windows: usize,
+    /// Seed that places the prompts in the text
+    #[arg(long, default_value_t = 1, value_name = "SEED")]
+    pub seed: u64,
+    /// Only the clear figures: no encryption, seconds instead of an hour
+    #[arg(long)]
+    pub clear_only: bool,
+}
+
 /// `tacit bench engine`
 #[derive(Debug, Args)]
 pub struct EngineArgs {
     /// Repetitions of each operation; the median is printed
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
+}
+
+/// `tacit train`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tacit train --data ~/.cargo/registry/src --out models/mine --steps 2000 --seed 1
+  tacit train --data ~/.cargo/registry/src --out models/mine --resume
+  tacit train --data ~/.cargo/registry/src --out models/mine --resume --samples 10
+
+Ctrl-C ends after the current step with a checkpoint; --resume goes on from there.")]
+pub struct TrainArgs {
+    /// Folder of text or source files (.rs, .md, .txt, .html); may be given several times
+    #[arg(long, value_name = "DIR", required = true)]
+    pub data: Vec<PathBuf>,
+    /// Leave out paths that contain this; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub exclude: Vec<String>,
+    /// Model folder to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Hidden size
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub hidden: usize,
+    /// Transformer layers
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    pub layers: usize,
+    /// Attention heads
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub heads: usize,
+    /// Feed-forward size
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub ffn: usize,
+    /// Vocabulary of the tokenizer
+    #[arg(long, default_value_t = 2048, value_name = "N")]
+    pub vocab: usize,
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub context: usize,
+    /// Optimiser steps
+    #[arg(long, default_value_t = 5000, value_name = "N")]
+    pub steps: usize,
+    /// Sequences of a step
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub batch: usize,
+    /// Peak learning rate
+    #[arg(long, default_value_t = 2e-3, value_name = "X")]
+    pub lr: f64,
+    /// Steps of linear warm-up
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub warmup: usize,
+    /// Decoupled weight decay
+    #[arg(long, default_value_t = 0.1, value_name = "X")]
+    pub weight_decay: f64,
+    /// Seed of weights and batches
+    #[arg(long, default_value_t = 1, value_name = "SEED")]
+    pub seed: u64,
+    /// Attention: sigmoid (can be evaluated under encryption) or softmax (for comparison)
+    #[arg(long, default_value = "sigmoid", value_parser = ["sigmoid", "softmax"])]
+    pub attention: String,
+    /// Leave weights unquantised (for comparison)
+    #[arg(long)]
+    pub unquantised: bool,
+    /// No penalties on ranges (for comparison)
+    #[arg(long)]
+    pub no_penalties: bool,
+    /// Steps between checkpoints
+    #[arg(long, default_value_t = 250, value_name = "N")]
+    pub checkpoint_every: usize,
+    /// Steps between validations
+    #[arg(long, default_value_t = 250, value_name = "N")]
+    pub validate_every: usize,
+    /// Go on from the checkpoint in the model folder
+    #[arg(long)]
+    pub resume: bool,
+    /// Print N samples of the checkpoint instead of training
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "resume")]
+    pub samples: usize,
 }

@@ -19,24 +19,19 @@ pub fn install() -> Outcome {
         if PRESSED.fetch_add(1, Ordering::SeqCst) > 0 {
             std::process::exit(i32::from(Kind::Interrupted.code()));
         }
+        // Without secrets to drop, the work ends by itself when it next looks at the flag.
+        if ON_EXIT.get().is_none() {
+            return;
+        }
         // Vaults that are free are emptied now; one in use belongs to a thread that looks at the flag itself.
         std::thread::spawn(|| {
-            for _ in 0..600 {
-                let emptied = ON_EXIT.get().is_none_or(|vaults| {
-                    vaults
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .iter()
-                        .all(|empty| empty())
-                });
-                if emptied {
-                    // Leave the main thread a moment to end in its own words.
-                    std::thread::sleep(Duration::from_millis(300));
-                    eprintln!("\ntacit: {}", Failure::interrupted());
-                    std::process::exit(i32::from(Kind::Interrupted.code()));
-                }
+            while !empty_vaults() {
                 std::thread::sleep(Duration::from_millis(100));
             }
+            // Leave the main thread a moment to end in its own words.
+            std::thread::sleep(Duration::from_millis(300));
+            eprintln!("\ntacit: {}", Failure::interrupted());
+            std::process::exit(i32::from(Kind::Interrupted.code()));
         });
     })
     .map_err(|e| {
@@ -45,6 +40,19 @@ pub fn install() -> Outcome {
             format!("cannot install the Ctrl-C handler: {e}"),
         )
     })
+}
+
+/// Empties every vault that nobody uses; true when all are empty.
+fn empty_vaults() -> bool {
+    let Some(vaults) = ON_EXIT.get() else {
+        return true;
+    };
+    let vaults = vaults.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = true;
+    for empty in vaults.iter() {
+        all &= empty();
+    }
+    all
 }
 
 /// Whether Ctrl-C was pressed.

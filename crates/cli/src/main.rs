@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod ask;
 mod bench;
 mod exit;
 mod interrupt;
@@ -19,6 +20,9 @@ mod memory;
 mod model;
 mod output;
 mod progress;
+mod session;
+mod text;
+mod train;
 
 use std::process::ExitCode;
 
@@ -68,18 +72,26 @@ fn set_up(global: &Global) -> Outcome {
 fn run(cli: &Cli) -> Outcome {
     let global = &cli.global;
     match &cli.command {
+        Command::Ask(args) => ask::run(args, global),
         Command::Model {
             command: ModelCommand::Inspect(args),
         } => model::inspect::run(args, global),
         Command::Model {
             command: ModelCommand::Logits(args),
         } => model::logits::run(args, global),
+        Command::Model {
+            command: ModelCommand::Calibrate(args),
+        } => model::calibrate::run(args, global),
+        Command::Train(args) => train::run(args, global),
         Command::Bench {
             command: BenchCommand::Bootstrap(args),
         } => bench::bootstrap::run(args, global),
         Command::Bench {
             command: BenchCommand::Linear(args),
         } => bench::linear::run(args, global),
+        Command::Bench {
+            command: BenchCommand::Agreement(args),
+        } => bench::agreement::run(args, global),
         Command::Bench {
             command: BenchCommand::Engine(args),
         } => bench::engine::run(args, global),

@@ -52,6 +52,13 @@ impl Display {
         bar
     }
 
+    /// A spinner for work whose length nobody knows.
+    pub fn waiting(self, what: &str) -> ProgressBar {
+        let bar = self.bar(1, "{spinner} {prefix}");
+        bar.set_prefix(what.to_string());
+        bar
+    }
+
     /// Text and a bar whose length is the predicted time of a plan.
     pub fn planned(self, predicted_seconds: f64) -> PlannedBar {
         let bar = self.bar(

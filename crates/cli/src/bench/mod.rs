@@ -1,5 +1,6 @@
 //! `tacit bench`: the figures of BENCHMARKS.md.
 
+pub mod agreement;
 pub mod bootstrap;
 pub mod engine;
 pub mod linear;

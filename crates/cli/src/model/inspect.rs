@@ -2,11 +2,15 @@
 
 use serde::Serialize;
 use tacit_bitnet::{Config, LoadReport, Model};
+use tacit_ckks::Parameters;
+use tacit_ensi::{Counts, EncryptedModel};
 
 use super::{calibration, folder, load_weights, tokenizer};
 use crate::args::{Global, InspectArgs};
+use crate::ask::explain::{self, Shares, StepReport};
 use crate::exit::Outcome;
-use crate::output::{Table, count, print_json};
+use crate::output::{Table, bytes, count, print_json, seconds};
+use crate::session;
 
 /// The JSON object.
 #[derive(Debug, Serialize)]
@@ -33,13 +37,21 @@ struct Report {
     tokenizer: Result<usize, String>,
     /// Degrees of the fitted polynomials of the first layer; else why there are none.
     calibration: Result<Vec<(String, usize)>, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<PlanReport>,
 }
 
 /// Runs the command.
 pub fn run(args: &InspectArgs, global: &Global) -> Outcome {
     let path = folder(args.model.as_deref())?;
     let (model, load) = load_weights(&path)?;
-    let report = Report::new(&path.display().to_string(), &model, &load, &path);
+    let mut report = Report::new(&path.display().to_string(), &model, &load, &path);
+    if args.plan {
+        let calibration = calibration(&path, &model)?;
+        let encrypted = EncryptedModel::new(&model, &calibration, Parameters::default_128())
+            .map_err(session::failure)?;
+        report.plan = Some(PlanReport::new(&encrypted));
+    }
     if global.json {
         return print_json(&report);
     }
@@ -47,7 +59,48 @@ pub fn run(args: &InspectArgs, global: &Global) -> Outcome {
     for w in &report.warnings {
         println!("warning: {w}");
     }
+    if let Some(plan) = &report.plan {
+        println!(
+            "\nOne forward pass on a window of {} tokens: {} s predicted on {} threads, {} evaluation keys of {}\n",
+            plan.context,
+            seconds(plan.predicted_seconds),
+            plan.threads,
+            plan.keys,
+            bytes(plan.key_bytes)
+        );
+        print!("{}", explain::table(&plan.steps));
+    }
     Ok(())
+}
+
+/// One encrypted forward pass before it is run.
+#[derive(Debug, Serialize)]
+struct PlanReport {
+    context: usize,
+    predicted_seconds: f64,
+    threads: usize,
+    keys: usize,
+    key_bytes: u64,
+    counts: Counts,
+    shares: Shares,
+    steps: Vec<StepReport>,
+}
+
+impl PlanReport {
+    fn new(model: &EncryptedModel) -> Self {
+        let plan = model.plan();
+        let steps = explain::report(plan, &[]);
+        PlanReport {
+            context: plan.context,
+            predicted_seconds: plan.seconds(),
+            threads: rayon::current_num_threads(),
+            keys: model.key_plan().messages(),
+            key_bytes: plan.key_bytes,
+            counts: plan.total(),
+            shares: explain::shares(&steps),
+            steps,
+        }
+    }
 }
 
 /// Dense parameters and ternary weights together.
@@ -104,6 +157,7 @@ impl Report {
                         .unwrap_or_default()
                 })
                 .map_err(|e| e.message),
+            plan: None,
         }
     }
 

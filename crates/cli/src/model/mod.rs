@@ -1,5 +1,6 @@
 //! Model folders: where the default one is, and reading one with everything that belongs to it.
 
+pub mod calibrate;
 pub mod inspect;
 pub mod logits;
 
@@ -18,8 +19,6 @@ pub struct Loaded {
     pub path: PathBuf,
     /// The weights.
     pub model: Model,
-    /// What was found while reading.
-    pub report: LoadReport,
     /// The tokenizer.
     pub tokenizer: Tokenizer,
     /// Polynomials of the encrypted model.
@@ -79,13 +78,12 @@ pub fn load_weights(path: &Path) -> Outcome<(Model, LoadReport)> {
 
 /// Reads and cross-checks weights, tokenizer and calibration.
 pub fn load(path: &Path) -> Outcome<Loaded> {
-    let (model, report) = load_weights(path)?;
+    let (model, _) = load_weights(path)?;
     let tokenizer = tokenizer(path, &model)?;
     let calibration = calibration(path, &model)?;
     Ok(Loaded {
         path: path.to_path_buf(),
         model,
-        report,
         tokenizer,
         calibration,
     })

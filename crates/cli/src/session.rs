@@ -1,0 +1,139 @@
+//! Client and server of encrypted inference in one process, sharing only serialised messages.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tacit_bitnet::Matrix;
+use tacit_ckks::Ciphertext;
+use tacit_ensi::{Client, EncryptedModel, EnsiError, Progress, Server};
+
+use crate::exit::{Failure, Kind, Outcome, chain};
+use crate::interrupt::{self, Vault};
+use crate::progress::Display;
+
+/// The kind of failure an error of encrypted inference is.
+pub fn failure(error: EnsiError) -> Failure {
+    let kind = match error {
+        EnsiError::Model(e) => return crate::model::failure(e),
+        EnsiError::Stopped => return Failure::interrupted(),
+        EnsiError::Window { .. } => Kind::Usage,
+        EnsiError::Shape(_)
+        | EnsiError::Calibration(_)
+        | EnsiError::OutOfLevels { .. }
+        | EnsiError::Scale { .. } => Kind::Mismatch,
+        _ => Kind::Crypto,
+    };
+    Failure::new(kind, chain(&error))
+}
+
+/// Called with what happens on the server, and by whom intermediate ciphertexts are looked at.
+pub type OnProgress<'a> = &'a mut dyn FnMut(Progress);
+
+/// A client with fresh keys and the server that holds its evaluation keys.
+pub struct Session {
+    client: Vault<Client>,
+    server: Server,
+    /// Seconds to make, serialise and accept all evaluation keys.
+    pub keygen_seconds: f64,
+    /// Bytes of all key messages.
+    pub key_message_bytes: u64,
+    /// Number of key messages.
+    pub key_messages: usize,
+}
+
+impl Session {
+    /// Makes keys and hands the public ones to the server, one message at a time.
+    pub fn open(model: &Arc<EncryptedModel>, display: Display) -> Outcome<Self> {
+        let start = Instant::now();
+        let client =
+            Vault::new(Client::new(model.key_plan(), model.params().clone()).map_err(failure)?);
+        let mut server = Server::new(Arc::clone(model));
+        let (mut bytes, mut messages) = (0, 0);
+        client.with(|client| -> Outcome {
+            let bar = display.pieces("making keys", client.key_count() as u64);
+            for message in client.key_messages() {
+                interrupt::check()?;
+                let message = message.map_err(failure)?;
+                bytes += message.len() as u64;
+                messages += 1;
+                server.accept_key(&message).map_err(failure)?;
+                bar.inc(1);
+            }
+            bar.finish_and_clear();
+            Ok(())
+        })??;
+        server.ready().map_err(failure)?;
+        Ok(Session {
+            client,
+            server,
+            keygen_seconds: start.elapsed().as_secs_f64(),
+            key_message_bytes: bytes,
+            key_messages: messages,
+        })
+    }
+
+    /// Encrypts embeddings, has the server compute, decrypts: hidden states before the final norm, one row a token.
+    pub fn hidden_states(
+        &mut self,
+        embeddings: &Matrix,
+        on_progress: OnProgress<'_>,
+    ) -> Outcome<Matrix> {
+        let prompt = self
+            .client
+            .with(|client| client.encrypt_prompt(&rows(embeddings)))?
+            .map_err(failure)?;
+        let answer = self
+            .server
+            .forward(&prompt, &mut stoppable(on_progress))
+            .map_err(failure)?;
+        let hidden = self
+            .client
+            .with(|client| client.decrypt_answer(&answer, embeddings.rows))?
+            .map_err(failure)?;
+        Ok(matrix(&hidden, embeddings.cols))
+    }
+
+    /// The same with a look at intermediate ciphertexts: `look` gets decrypting rights, so this is for error analysis on one's own machine.
+    pub fn hidden_states_probed(
+        &mut self,
+        embeddings: &Matrix,
+        on_progress: OnProgress<'_>,
+        look: &mut dyn FnMut(&Client, &str, usize, &Ciphertext),
+    ) -> Outcome<Matrix> {
+        let Session { client, server, .. } = self;
+        let hidden = client.with(|client| -> Result<_, EnsiError> {
+            let prompt = client.encrypt_prompt(&rows(embeddings))?;
+            let client = &*client;
+            let probe =
+                Box::new(|name: &str, layer: usize, ct: &Ciphertext| look(client, name, layer, ct));
+            let answer =
+                server.forward_probed(&prompt, &mut stoppable(on_progress), Some(probe))?;
+            client.decrypt_answer(&answer, embeddings.rows)
+        })?;
+        Ok(matrix(&hidden.map_err(failure)?, embeddings.cols))
+    }
+}
+
+/// Passes progress on, and stops the server once Ctrl-C was pressed.
+fn stoppable(on_progress: OnProgress<'_>) -> impl FnMut(Progress) -> Result<(), EnsiError> {
+    |progress| {
+        on_progress(progress);
+        if interrupt::pressed() {
+            Err(EnsiError::Stopped)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn rows(m: &Matrix) -> Vec<Vec<f32>> {
+    (0..m.rows).map(|r| m.row(r).to_vec()).collect()
+}
+
+fn matrix(rows: &[Vec<f64>], cols: usize) -> Matrix {
+    Matrix {
+        rows: rows.len(),
+        cols,
+        data: rows.iter().flatten().map(|v| *v as f32).collect(),
+    }
+}
