@@ -29,12 +29,14 @@ use crate::ciphertext::Ciphertext;
 use crate::context::{Context, limbs_mut};
 use crate::counts::count;
 use crate::dft::{SparseMatrix, coeffs_to_slots_factors, slots_to_coeffs_factors};
+pub use crate::encapsulation::EncapsulationKeys;
+use crate::encapsulation::check_id;
 use crate::error::CkksError;
 use crate::eval_mod::{EvalModParameters, EvalModPolynomial, failure_log2};
 use crate::evaluator::Evaluator;
 use crate::key_generator::KeyGenerator;
 use crate::key_switch::mod_down;
-use crate::keys::{EvaluationKeys, KeyId, KeyShape, SecretKey, SwitchingKey};
+use crate::keys::{EvaluationKeys, KeyShape, SecretKey, SwitchingKey};
 use crate::linear_map::{LinearMap, LinearMapOptions};
 use crate::parameters::Parameters;
 
@@ -76,126 +78,6 @@ fn shared_out(total: usize, parts: usize) -> Vec<usize> {
     (0..parts)
         .map(|k| total / parts + usize::from(k < total % parts))
         .collect()
-}
-
-/// The keys between the main and the ephemeral secret.
-#[derive(Clone)]
-pub struct EncapsulationKeys {
-    /// From the main secret to the ephemeral one, at level 0; `None` where a ternary layer's repacking takes its place.
-    to_sparse: Option<SwitchingKey>,
-    /// From the ephemeral secret to the main one: `(b, a)` over all limbs, one digit.
-    raise: (RnsPoly, RnsPoly),
-    id: KeyId,
-}
-
-impl EncapsulationKeys {
-    /// Shape of the key from the main to the ephemeral secret: level 0, one special prime (100 bits by default, of at most 245).
-    pub fn to_sparse_shape() -> KeyShape {
-        KeyShape {
-            level: 0,
-            special: 1,
-        }
-    }
-
-    /// From the two switching keys. `raise` switches from the ephemeral secret to the main one at the highest level, with all special primes.
-    ///
-    /// What ModRaise lifts is shorter than any digit, so that it equals each of its digits: the sum of the key's digits serves all of them at
-    /// once, and only the sum is kept.
-    ///
-    /// # Errors
-    /// [`CkksError::KeyShape`] for keys of other shapes; [`CkksError::ForeignKey`] if the two belong to different main secrets.
-    pub fn new(
-        ctx: &Context,
-        raise: &SwitchingKey,
-        to_sparse: Option<SwitchingKey>,
-    ) -> Result<Self, CkksError> {
-        let refuse = |key: &SwitchingKey, expected: KeyShape| {
-            let reason = format!(
-                "bootstrapping needs level {} with {} special primes",
-                expected.level, expected.special
-            );
-            Err(CkksError::KeyShape {
-                level: key.level,
-                special: key.special,
-                reason,
-            })
-        };
-        let full = KeyShape::full(ctx.params());
-        if raise.shape() != full {
-            return refuse(raise, full);
-        }
-        if let Some(key) = to_sparse
-            .as_ref()
-            .filter(|key| key.shape() != Self::to_sparse_shape())
-        {
-            return refuse(key, Self::to_sparse_shape());
-        }
-        if let Some(key) = to_sparse.as_ref() {
-            check_id(
-                "switching key to the ephemeral secret",
-                key.id(),
-                raise.id(),
-            )?;
-        }
-        let mut digits = raise.digits().iter();
-        let Some((b, a)) = digits.next() else {
-            return refuse(raise, full);
-        };
-        let mut sum = (b.clone(), a.clone());
-        for (b, a) in digits {
-            for (sum, digit) in [(&mut sum.0, b), (&mut sum.1, a)] {
-                for (j, limb) in sum.limbs_iter_mut().enumerate() {
-                    ops::add_assign(ctx.modulus(full.level, j), limb, digit.limb(j));
-                }
-            }
-        }
-        Ok(Self {
-            to_sparse,
-            raise: sum,
-            id: raise.id(),
-        })
-    }
-
-    /// Generates both keys.
-    ///
-    /// # Errors
-    /// Those of [`KeyGenerator::switching`].
-    pub fn generate(
-        generator: &mut KeyGenerator,
-        main: &SecretKey,
-        ephemeral: &SecretKey,
-    ) -> Result<Self, CkksError> {
-        let ctx = main.context();
-        let to_sparse =
-            generator.switching(main.residues(), ephemeral, Self::to_sparse_shape(), 1)?;
-        let raise =
-            generator.switching(ephemeral.residues(), main, KeyShape::full(ctx.params()), 2)?;
-        Self::new(ctx, &raise, Some(to_sparse))
-    }
-
-    /// Name of the main secret.
-    pub fn id(&self) -> KeyId {
-        self.id
-    }
-
-    /// Bytes of residues held in memory.
-    pub fn bytes(&self) -> usize {
-        let poly = |p: &RnsPoly| 8 * p.n() * p.limbs();
-        poly(&self.raise.0)
-            + poly(&self.raise.1)
-            + self.to_sparse.as_ref().map_or(0, SwitchingKey::bytes)
-    }
-}
-
-fn check_id(what: &'static str, found: KeyId, expected: KeyId) -> Result<(), CkksError> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(CkksError::ForeignKey {
-        what,
-        found: found.to_string(),
-        expected: expected.to_string(),
-    })
 }
 
 /// Everything bootstrapping needs but keys: encoded factors of CoeffsToSlots and SlotsToCoeffs, and the polynomial of EvalMod.
@@ -489,14 +371,11 @@ impl Bootstrapper {
         ct: &Ciphertext,
         keys: &EncapsulationKeys,
     ) -> Result<Ciphertext, CkksError> {
-        let key = keys
-            .to_sparse
-            .as_ref()
-            .ok_or_else(|| CkksError::MissingKey {
-                operation: "bootstrap",
-                key: "switching key to the ephemeral secret".into(),
-                level: 0,
-            })?;
+        let key = keys.to_sparse().ok_or_else(|| CkksError::MissingKey {
+            operation: "bootstrap",
+            key: "switching key to the ephemeral secret".into(),
+            level: 0,
+        })?;
         evaluator.key_switch(ct, key)
     }
 
@@ -604,8 +483,8 @@ impl Bootstrapper {
             mod_down(ctx, u, level, special, addend, None)
         };
         let parts = vec![
-            switched(&keys.raise.0, Some(&b))?,
-            switched(&keys.raise.1, None)?,
+            switched(&keys.raise().0, Some(&b))?,
+            switched(&keys.raise().1, None)?,
         ];
         count(&evaluator.counters.key_switches, 1);
         Ok(Ciphertext {

@@ -12,6 +12,7 @@ pub mod context;
 pub mod counts;
 pub mod dft;
 mod dot_plain;
+pub mod encapsulation;
 pub mod encoder;
 pub mod encrypt;
 pub mod error;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use num_complex::Complex64;
+use rayon::prelude::*;
 use tacit_ring::{RnsPoly, ops};
 
 use crate::ciphertext::Ciphertext;
@@ -134,26 +135,44 @@ impl Evaluator {
         for &k in &plan.basis {
             evaluation.make(k)?;
         }
-        polynomials
+        let nodes: Vec<Node> = polynomials
             .iter()
+            .filter(|(coeffs, _)| trimmed(coeffs).len() > 1)
             .map(|&(coeffs, scale)| {
                 let p = trimmed(coeffs);
-                if p.len() <= 1 {
-                    let mut constant = u.clone();
-                    constant
-                        .parts
-                        .iter_mut()
-                        .for_each(|part| part.as_mut_slice().fill(0));
-                    constant.scale = scale;
-                    self.add_const(
-                        &mut constant,
-                        Complex64::new(p.first().copied().unwrap_or(0.0), 0.0),
-                    )?;
-                    return Ok(constant);
-                }
                 evaluation.node(p, depth(p.len() - 1), scale)
             })
+            .collect();
+        let mut values = evaluation.evaluate(&nodes)?.into_iter();
+        polynomials
+            .iter()
+            .map(|&(coeffs, scale)| match trimmed(coeffs) {
+                p @ ([] | [_]) => {
+                    self.constant_ciphertext(p.first().copied().unwrap_or(0.0), u.level, scale)
+                }
+                _ => Ok(values
+                    .next()
+                    .expect("one value for every polynomial that is not constant")),
+            })
             .collect()
+    }
+
+    /// A constant without noise.
+    fn constant_ciphertext(
+        &self,
+        value: f64,
+        level: usize,
+        scale: f64,
+    ) -> Result<Ciphertext, CkksError> {
+        let n = self.context().n();
+        let parts = (0..2).map(|_| RnsPoly::zero(n, level + 1)).collect();
+        let mut constant = Ciphertext {
+            parts,
+            level,
+            scale,
+        };
+        self.add_const(&mut constant, Complex64::new(value, 0.0))?;
+        Ok(constant)
     }
 }
 
@@ -206,53 +225,152 @@ impl Evaluation<'_> {
         Ok(())
     }
 
-    /// `p` at `depth` levels below the variable, at exactly this scale.
-    fn node(&self, p: &[f64], depth: usize, scale: f64) -> Result<Ciphertext, CkksError> {
+    /// How `p` is put together at `depth` levels below the variable, with exactly this scale.
+    fn node(&self, p: &[f64], depth: usize, scale: f64) -> Node {
         let level = self.top - depth + 1;
-        let n = self.evaluator.context().n();
-        let parts = (0..2).map(|_| RnsPoly::zero(n, level + 1)).collect();
-        let mut sum = Ciphertext {
-            parts,
+        let mut node = Node {
             level,
-            scale: scale * self.prime(level),
+            scale,
+            sum_scale: scale * self.prime(level),
+            constant: 0.0,
+            linear: Vec::new(),
+            products: Vec::new(),
         };
-        self.add(p, depth, &mut sum)?;
+        let mut rest = trimmed(p).to_vec();
+        loop {
+            let degree = rest.len().saturating_sub(1);
+            if is_leaf(degree, self.baby, depth) {
+                node.constant = rest.first().copied().unwrap_or(0.0);
+                let terms = rest.iter().enumerate().skip(1);
+                node.linear
+                    .extend(terms.filter(|&(_, &c)| c != 0.0).map(|(k, &c)| (k, c)));
+                return node;
+            }
+            let m = leading_power(degree);
+            let (q, r) = divide(&rest, m);
+            if q.len() == 1 {
+                node.linear.push((m, q[0]));
+            } else {
+                let factor = self.node(&q, depth - 1, node.sum_scale / self.basis[&m].scale);
+                node.products.push((factor, m));
+            }
+            rest = trimmed(&r).to_vec();
+        }
+    }
+
+    /// Evaluates nodes and all below them. The sums of constants times basis elements of all nodes come first, in one pass over the basis.
+    fn evaluate(&self, nodes: &[Node]) -> Result<Vec<Ciphertext>, CkksError> {
+        let mut all = Vec::new();
+        nodes.iter().for_each(|node| node.list(&mut all));
+        let mut sums = self.linear_sums(&all)?.into_iter();
+        nodes
+            .iter()
+            .map(|node| self.finish(node, &mut sums))
+            .collect()
+    }
+
+    /// Adds the products of a node to its linear sum (which comes next, before those of the nodes below), relinearises and rescales.
+    fn finish(
+        &self,
+        node: &Node,
+        sums: &mut impl Iterator<Item = Ciphertext>,
+    ) -> Result<Ciphertext, CkksError> {
+        let mut sum = sums.next().expect("one linear sum for every node");
+        for (factor, m) in &node.products {
+            let factor = self.finish(factor, sums)?;
+            self.evaluator
+                .tensor_add_assign(&mut sum, &factor, &self.basis[m])?;
+        }
         let mut result = self.evaluator.relinearise_rescale(&sum, self.keys)?;
         // Equal up to the rounding of f64.
-        result.scale = scale;
+        result.scale = node.scale;
         Ok(result)
     }
 
-    /// Adds `p` to an unrescaled sum `depth - 1` levels below the variable.
-    fn add(&self, p: &[f64], depth: usize, sum: &mut Ciphertext) -> Result<(), CkksError> {
-        let p = trimmed(p);
-        let degree = p.len().saturating_sub(1);
-        if is_leaf(degree, self.baby, depth) {
-            let terms: Vec<_> = (1..p.len())
-                .filter(|&k| p[k] != 0.0)
-                .map(|k| (&self.basis[&k], p[k]))
-                .collect();
-            self.evaluator.add_combination(sum, &terms)?;
-            if let Some(&constant) = p.first().filter(|&&c| c != 0.0) {
-                self.evaluator
-                    .add_const(sum, Complex64::new(constant, 0.0))?;
+    /// `constant + sum_k c_k T_k` for every node, each constant scaled so that the sum has the node's scale.
+    fn linear_sums(&self, nodes: &[&Node]) -> Result<Vec<Ciphertext>, CkksError> {
+        let n = self.evaluator.context().n();
+        let integers = nodes
+            .iter()
+            .map(|node| {
+                let scaled = |&(k, c): &(usize, f64)| {
+                    Ok((k, to_integer(c * (node.sum_scale / self.basis[&k].scale))?))
+                };
+                node.linear.iter().map(scaled).collect()
+            })
+            .collect::<Result<Vec<Vec<(usize, i128)>>, CkksError>>()?;
+        let mut sums: Vec<Ciphertext> = nodes
+            .iter()
+            .map(|node| Ciphertext {
+                parts: (0..2).map(|_| RnsPoly::zero(n, node.level + 1)).collect(),
+                level: node.level,
+                scale: node.sum_scale,
+            })
+            .collect();
+        for part in 0..2 {
+            // outputs[limb] = (node, limb of its sum) of all nodes that have this limb.
+            let mut outputs: Vec<Vec<(usize, &mut [u64])>> =
+                (0..=self.top).map(|_| Vec::new()).collect();
+            for (node, sum) in sums.iter_mut().enumerate() {
+                for (outputs, limb) in outputs.iter_mut().zip(sum.parts[part].limbs_iter_mut()) {
+                    outputs.push((node, limb));
+                }
             }
-            return Ok(());
+            outputs
+                .into_par_iter()
+                .enumerate()
+                .for_each(|(j, mut outputs)| {
+                    let m = self.evaluator.context().modulus(self.top, j);
+                    for start in (0..n).step_by(TILE) {
+                        for (node, out) in &mut outputs {
+                            let end = (start + TILE).min(n);
+                            for (k, integer) in &integers[*node] {
+                                let term = &self.basis[k].parts[part].limb(j)[start..end];
+                                ops::mul_scalar_add_assign(
+                                    m,
+                                    &mut out[start..end],
+                                    term,
+                                    m.from_i128(*integer),
+                                );
+                            }
+                        }
+                    }
+                });
         }
-        let m = leading_power(degree);
-        let (q, r) = divide(p, m);
-        let giant = &self.basis[&m];
-        if q.len() == 1 {
-            self.evaluator.mul_const_add_assign(sum, giant, q[0])?;
-        } else {
-            let factor = self.node(&q, depth - 1, sum.scale / giant.scale)?;
-            self.evaluator.tensor_add_assign(sum, &factor, giant)?;
+        for (node, sum) in nodes.iter().zip(&mut sums) {
+            if node.constant != 0.0 {
+                self.evaluator
+                    .add_const(sum, Complex64::new(node.constant, 0.0))?;
+            }
         }
-        self.add(&r, depth, sum)
+        let terms = integers.iter().map(Vec::len).sum();
+        count(&self.evaluator.counters.constants, terms);
+        count(&self.evaluator.counters.additions, terms);
+        Ok(sums)
     }
 }
 
-/// Residues at a time in a linear combination: the sum stays in the first-level cache while the terms stream past.
+/// `constant + sum_k c_k T_k + sum (factor * T_m)`: formed at `level` with `sum_scale`, then rescaled to one level less and `scale`.
+struct Node {
+    level: usize,
+    scale: f64,
+    sum_scale: f64,
+    constant: f64,
+    linear: Vec<(usize, f64)>,
+    products: Vec<(Node, usize)>,
+}
+
+impl Node {
+    /// This node and all below it, in the order of their evaluation.
+    fn list<'a>(&'a self, all: &mut Vec<&'a Node>) {
+        all.push(self);
+        self.products
+            .iter()
+            .for_each(|(factor, _)| factor.list(all));
+    }
+}
+
+/// Residues at a time in linear sums: a tile of the basis stays in the second-level cache for all sums.
 const TILE: usize = 2048;
 
 impl Evaluator {
@@ -264,32 +382,5 @@ impl Evaluator {
             });
         }
         count(&self.counters.constants, 1);
-    }
-
-    /// `sum += sum_k c_k ct_k`, each constant scaled so that the scales agree: several of [`Self::mul_const_add_assign`] in one pass.
-    fn add_combination(
-        &self,
-        sum: &mut Ciphertext,
-        terms: &[(&Ciphertext, f64)],
-    ) -> Result<(), CkksError> {
-        let integers = terms
-            .iter()
-            .map(|(ct, c)| to_integer(c * (sum.scale / ct.scale)))
-            .collect::<Result<Vec<i128>, _>>()?;
-        let level = sum.level;
-        for (part, out) in sum.parts.iter_mut().take(2).enumerate() {
-            self.each_limb(out, level, |j, m, out| {
-                let factors: Vec<u64> = integers.iter().map(|&k| m.from_i128(k)).collect();
-                for (t, out) in out.chunks_mut(TILE).enumerate() {
-                    for ((ct, _), &factor) in terms.iter().zip(&factors) {
-                        let limb = &ct.parts[part].limb(j)[t * TILE..][..out.len()];
-                        ops::mul_scalar_add_assign(m, out, limb, factor);
-                    }
-                }
-            });
-        }
-        count(&self.counters.constants, terms.len());
-        count(&self.counters.additions, terms.len());
-        Ok(())
     }
 }
