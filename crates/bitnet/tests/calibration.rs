@@ -209,3 +209,46 @@ fn bad_calibration_input_is_refused() {
     foreign[4][3] = 64;
     assert!(message(&foreign, &defaults).contains("token id 64"));
 }
+
+#[test]
+fn head_biases_make_rows_sum_to_one() {
+    struct Sums(Vec<Vec<f64>>);
+    impl Probe for Sums {
+        fn record(&mut self, layer: usize, quantity: Quantity, values: &Matrix) {
+            if quantity == Quantity::Weights {
+                for r in 0..values.rows {
+                    let sum: f64 = values.row(r).iter().map(|w| f64::from(*w)).sum();
+                    self.0[4 * layer + r / values.cols].push(sum);
+                }
+            }
+        }
+    }
+    let mut model = model(&config_json(), 13);
+    let text = windows(40, 500);
+    tacit_bitnet::calibrate_head_biases(&mut model, &text).unwrap();
+    assert_eq!(model.exact_functions().calibration(), None);
+    assert_eq!(model.config.attention, tacit_bitnet::Attention::Sigmoid);
+    assert_eq!(model.config.attn_sub_norm_eps.len(), 2);
+    assert!(
+        model
+            .config
+            .attn_sub_norm_eps
+            .iter()
+            .all(|e| *e > 1e-4 && *e < 0.1)
+    );
+    let mut sums = Sums(vec![Vec::new(); 8]);
+    for window in &text {
+        let mut cache = KvCache::new(&model.config);
+        let options = ForwardOptions::new(Functions::ExactSigmoid);
+        model
+            .forward(window, &options, &mut cache, Some(&mut sums))
+            .unwrap();
+    }
+    for (i, sums) in sums.0.iter().enumerate() {
+        let mean = sums.iter().sum::<f64>() / sums.len() as f64;
+        // The second layer sees inputs that the first layer's new attention has changed.
+        let bound = if i < 4 { 1e-3 } else { 0.2 };
+        assert!((mean - 1.0).abs() < bound, "head {i}: {mean}");
+    }
+    assert!(tacit_bitnet::calibrate_head_biases(&mut model, &[]).is_err());
+}

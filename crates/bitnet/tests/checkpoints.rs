@@ -496,6 +496,29 @@ fn sigmoid_models_need_their_head_biases() {
 }
 
 #[test]
+fn saved_models_are_read_back_unchanged() {
+    let mut silu = config_json();
+    silu["model_type"] = json!("llama");
+    silu["architectures"] = json!(["LlamaForCausalLM"]);
+    silu["hidden_act"] = json!("silu");
+    silu["tie_word_embeddings"] = json!(false);
+    silu["eos_token_id"] = json!([3, 4]);
+    let mut sigmoid = config_json();
+    sigmoid["tacit"] =
+        json!({"attention": "sigmoid", "context": 24, "attn_sub_norm_eps": [0.01, 0.02]});
+    sigmoid["bos_token_id"] = json!(0);
+    for config in [config_json(), silu, sigmoid] {
+        let wanted = model(&config, 31);
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("new");
+        checkpoint::save(&wanted, &inner).unwrap();
+        let (found, report) = checkpoint::load(&inner).unwrap();
+        assert_eq!(found, wanted);
+        assert!(report.warnings.is_empty(), "{report}");
+    }
+}
+
+#[test]
 fn folders_that_are_no_models() {
     let folder = tempfile::tempdir().unwrap();
     let message = |p: &Path| checkpoint::load(p).unwrap_err().to_string();

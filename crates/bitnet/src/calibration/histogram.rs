@@ -77,10 +77,15 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
+    /// Number of values counted.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
     /// Centres of the bins that hold something, with their share of all values.
     pub fn shares(&self) -> Vec<(f64, f64)> {
         let width = f64::from(self.exponent).exp2() / HALF as f64;
-        let total = self.counts.iter().sum::<u64>().max(1) as f64;
+        let total = self.total().max(1) as f64;
         self.counts
             .iter()
             .enumerate()

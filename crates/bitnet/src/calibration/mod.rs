@@ -8,11 +8,13 @@
 
 mod evaluate;
 mod fit;
+mod head_bias;
 mod histogram;
 mod measure;
 mod run;
 
 pub use evaluate::{Evaluation, evaluate};
+pub use head_bias::calibrate_head_biases;
 pub use run::{CalibrationOptions, CalibrationOutcome, Degrees, calibrate};
 
 use std::path::Path;

@@ -4,8 +4,11 @@ mod assemble;
 pub mod hf;
 mod random;
 pub mod safetensors_shards;
+mod save;
 
 use std::path::{Path, PathBuf};
+
+pub use save::save;
 
 use crate::config::Config;
 use crate::error::BitnetError;
