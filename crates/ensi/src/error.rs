@@ -54,11 +54,29 @@ pub enum EnsiError {
     Stopped,
     /// An error of the encryption engine.
     #[error(transparent)]
-    Ckks(#[from] tacit_ckks::CkksError),
+    Ckks(Box<tacit_ckks::CkksError>),
     /// An error of the ternary products' side of the engine.
     #[error(transparent)]
-    Mlwe(#[from] tacit_ckks::mlwe::MlweError),
+    Mlwe(Box<tacit_ckks::mlwe::MlweError>),
     /// An error of the model in the clear.
     #[error(transparent)]
-    Model(#[from] tacit_bitnet::BitnetError),
+    Model(Box<tacit_bitnet::BitnetError>),
+}
+
+impl From<tacit_ckks::CkksError> for EnsiError {
+    fn from(error: tacit_ckks::CkksError) -> Self {
+        Self::Ckks(Box::new(error))
+    }
+}
+
+impl From<tacit_ckks::mlwe::MlweError> for EnsiError {
+    fn from(error: tacit_ckks::mlwe::MlweError) -> Self {
+        Self::Mlwe(Box::new(error))
+    }
+}
+
+impl From<tacit_bitnet::BitnetError> for EnsiError {
+    fn from(error: tacit_bitnet::BitnetError) -> Self {
+        Self::Model(Box::new(error))
+    }
 }

@@ -34,8 +34,11 @@ pub struct Engine {
     chain: Chain,
     layout: Layout,
     mixes: Mutex<HashMap<String, Arc<TernaryMix>>>,
-    masks: Mutex<HashMap<(usize, usize), (Mask, Arc<Plaintext>)>>,
+    masks: Mutex<HashMap<(usize, usize), EncodedMask>>,
 }
+
+/// A mask with its encoding at one level; the mask is kept so that its address stays its own.
+type EncodedMask = (Mask, Arc<Plaintext>);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -113,7 +116,7 @@ impl Engine {
             })
             .collect();
         let mix = Arc::new(TernaryMix::new(
-            self.mlwe.shape().clone(),
+            *self.mlwe.shape(),
             |r, c| layer.row(r)[c],
             inputs,
             &outputs,
@@ -131,7 +134,6 @@ impl Engine {
             self.encoder
                 .encode(mask.values(), self.chain.q[level], level)?,
         );
-        // the mask is kept alive beside its encoding, so that its address stays its own
         lock(&self.masks).insert((mask.id(), level), (mask.clone(), plaintext.clone()));
         Ok(plaintext)
     }

@@ -65,7 +65,7 @@ impl HeadLayout {
     /// `head_size/2` must be a power of two that divides the window.
     pub fn new(layout: Layout, heads: usize, head_size: usize) -> Result<Self, EnsiError> {
         let pairs = head_size / 2;
-        if head_size % 2 != 0 || !pairs.is_power_of_two() || pairs > layout.tokens() {
+        if !head_size.is_multiple_of(2) || !pairs.is_power_of_two() || pairs > layout.tokens() {
             return Err(EnsiError::Shape(format!(
                 "head size {head_size}: half of it must be a power of two and at most the window of {} tokens",
                 layout.tokens()
