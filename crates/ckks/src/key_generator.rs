@@ -364,7 +364,7 @@ pub(crate) fn secret_from(
     }
 }
 
-/// `b -= a s`, with the intermediate wiped.
+/// `b -= a s` without an intermediate that would hold the product.
 pub(crate) fn sub_product(m: &tacit_ring::Modulus, b: &mut [u64], a: &[u64], s: &[u64]) {
     ops::neg_assign(m, b);
     ops::mul_add_assign(m, b, a, s);
