@@ -257,7 +257,7 @@ impl Context {
         level: usize,
         special: usize,
     ) -> RnsPoly {
-        let mut a = RnsPoly::zero(self.n(), level + 1 + special);
+        let mut a = RnsPoly::unspecified(self.n(), level + 1 + special);
         limbs_mut(&mut a)
             .into_par_iter()
             .enumerate()

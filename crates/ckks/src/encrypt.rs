@@ -35,7 +35,7 @@ pub fn encrypt_symmetric_seeded(
     rng.fill_bytes(&mut seed);
     let noise = gaussian(rng, ctx.n());
     let a = ctx.uniform(&seed, 0, pt.level, 0);
-    let mut b = RnsPoly::zero(ctx.n(), pt.level + 1);
+    let mut b = RnsPoly::unspecified(ctx.n(), pt.level + 1);
     limbs_mut(&mut b)
         .into_par_iter()
         .enumerate()
@@ -80,8 +80,8 @@ pub fn encrypt_public(
     ctx.check_plaintext(pt)?;
     let v = ternary(rng, ctx.n());
     let (e0, e1) = (gaussian(rng, ctx.n()), gaussian(rng, ctx.n()));
-    let mut b = RnsPoly::zero(ctx.n(), pt.level + 1);
-    let mut a = RnsPoly::zero(ctx.n(), pt.level + 1);
+    let mut b = RnsPoly::unspecified(ctx.n(), pt.level + 1);
+    let mut a = RnsPoly::unspecified(ctx.n(), pt.level + 1);
     limbs_mut(&mut b)
         .into_par_iter()
         .zip(limbs_mut(&mut a))
@@ -89,7 +89,7 @@ pub fn encrypt_public(
         .for_each(|(i, (b, a))| {
             let table = ctx.table(pt.level, i);
             let m = table.modulus();
-            let mut mask = RnsPoly::zero(ctx.n(), 1);
+            let mut mask = RnsPoly::unspecified(ctx.n(), 1);
             signed_to_residues_i8(m, &v, mask.limb_mut(0));
             table.forward(mask.limb_mut(0));
             signed_to_residues_i32(m, &e0, b);
@@ -116,7 +116,7 @@ pub fn encrypt_public(
 pub fn decrypt(ct: &Ciphertext, sk: &SecretKey) -> Result<Plaintext, CkksError> {
     let ctx = &sk.ctx;
     ctx.check_ciphertext(ct)?;
-    let mut poly = RnsPoly::zero(ctx.n(), ct.level + 1);
+    let mut poly = RnsPoly::unspecified(ctx.n(), ct.level + 1);
     limbs_mut(&mut poly)
         .into_par_iter()
         .enumerate()

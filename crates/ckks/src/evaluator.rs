@@ -347,7 +347,7 @@ impl Evaluator {
             .parts
             .iter()
             .map(|x| {
-                let mut out = RnsPoly::zero(self.ctx.n(), level + 1);
+                let mut out = RnsPoly::unspecified(self.ctx.n(), level + 1);
                 self.each_limb(&mut out, level, |j, m, out| {
                     ops::mul(m, out, x.limb(j), p.poly.limb(j))
                 });
@@ -371,7 +371,7 @@ impl Evaluator {
         self.ctx.check_linear(b)?;
         let level = a.level.min(b.level);
         let mut parts: Vec<RnsPoly> = (0..3)
-            .map(|_| RnsPoly::zero(self.ctx.n(), level + 1))
+            .map(|_| RnsPoly::unspecified(self.ctx.n(), level + 1))
             .collect();
         let [d0, d1, d2] = parts.as_mut_slice() else {
             unreachable!("three were made")
@@ -408,7 +408,7 @@ impl Evaluator {
     pub fn square_tensor(&self, a: &Ciphertext) -> Result<Ciphertext, CkksError> {
         self.ctx.check_linear(a)?;
         let mut parts: Vec<RnsPoly> = (0..3)
-            .map(|_| RnsPoly::zero(self.ctx.n(), a.level + 1))
+            .map(|_| RnsPoly::unspecified(self.ctx.n(), a.level + 1))
             .collect();
         let [d0, d1, d2] = parts.as_mut_slice() else {
             unreachable!("three were made")
@@ -533,7 +533,7 @@ impl Evaluator {
         a.parts
             .iter()
             .map(|x| {
-                let mut out = RnsPoly::zero(self.ctx.n(), a.level + 1);
+                let mut out = RnsPoly::unspecified(self.ctx.n(), a.level + 1);
                 self.each_limb(&mut out, a.level, |j, m, out| f(j, m, out, x.limb(j)));
                 out
             })

@@ -265,7 +265,7 @@ impl Evaluator {
         count(&self.counters.key_switches, 1);
         count(&self.counters.rotations, 1);
         let permuted = |u: &RnsPoly| {
-            let mut out = RnsPoly::zero(self.ctx.n(), u.limbs());
+            let mut out = RnsPoly::unspecified(self.ctx.n(), u.limbs());
             limbs_mut(&mut out)
                 .into_par_iter()
                 .enumerate()
@@ -402,8 +402,8 @@ impl Evaluator {
             self.ctx
                 .check_poly("plaintext over QP", p_k, level, special)?;
         }
-        let zero = || RnsPoly::zero(self.ctx.n(), level + 1 + special);
-        let (mut b, mut a) = (zero(), zero());
+        let unwritten = || RnsPoly::unspecified(self.ctx.n(), level + 1 + special);
+        let (mut b, mut a) = (unwritten(), unwritten());
         limbs_mut(&mut b)
             .into_par_iter()
             .zip(limbs_mut(&mut a))

@@ -115,7 +115,7 @@ impl KeyGenerator {
         let ctx = &self.ctx;
         let a = ctx.uniform(&seed, 0, level, 0);
         let noise = gaussian(&mut self.rng, ctx.n());
-        let mut b = RnsPoly::zero(ctx.n(), level + 1);
+        let mut b = RnsPoly::unspecified(ctx.n(), level + 1);
         limbs_mut(&mut b)
             .into_par_iter()
             .enumerate()
@@ -130,6 +130,7 @@ impl KeyGenerator {
             b,
             a,
             seed,
+            target: sk.distribution,
             id: sk.id,
         })
     }
@@ -146,7 +147,7 @@ impl KeyGenerator {
         self.check_context(sk)?;
         shape.check(self.ctx.params())?;
         let ctx = &self.ctx;
-        let mut square = RnsPoly::zero(ctx.n(), shape.level + 1);
+        let mut square = RnsPoly::unspecified(ctx.n(), shape.level + 1);
         limbs_mut(&mut square)
             .into_par_iter()
             .enumerate()
@@ -177,7 +178,7 @@ impl KeyGenerator {
         self.ctx.permutation(element)?;
         let inverse = inverse_element(element, 2 * self.ctx.n() as u64);
         let permutation = self.ctx.permutation(inverse)?;
-        let mut to = RnsPoly::zero(self.ctx.n(), sk.residues.limbs());
+        let mut to = RnsPoly::unspecified(self.ctx.n(), sk.residues.limbs());
         limbs_mut(&mut to)
             .into_par_iter()
             .enumerate()
@@ -280,7 +281,7 @@ impl KeyGenerator {
             let ctx = &self.ctx;
             let own = ctx.digit_limbs(digit, level);
             let a = ctx.uniform(&key.seed, digit, level, special);
-            let mut b = RnsPoly::zero(ctx.n(), level + 1 + special);
+            let mut b = RnsPoly::unspecified(ctx.n(), level + 1 + special);
             limbs_mut(&mut b)
                 .into_par_iter()
                 .enumerate()
@@ -346,7 +347,7 @@ pub(crate) fn secret_from(
     id: KeyId,
 ) -> SecretKey {
     let level = ctx.params().max_level();
-    let mut residues = RnsPoly::zero(ctx.n(), level + 1 + ctx.params().p_len());
+    let mut residues = RnsPoly::unspecified(ctx.n(), level + 1 + ctx.params().p_len());
     limbs_mut(&mut residues)
         .into_par_iter()
         .enumerate()

@@ -43,7 +43,7 @@ impl Digits {
         let foreign = (0..ctx.params().digits_at(level))
             .map(|digit| {
                 let own = ctx.digit_limbs(digit, level);
-                let mut out = RnsPoly::zero(ctx.n(), level + 1 + special - own.len());
+                let mut out = RnsPoly::unspecified(ctx.n(), level + 1 + special - own.len());
                 let from: Vec<&[u64]> = own.clone().map(|i| coefficients.limb(i)).collect();
                 ctx.converter(Conversion::ModUp {
                     digit,
@@ -88,7 +88,10 @@ impl Digits {
         key: &SwitchingKey,
     ) -> (RnsPoly, RnsPoly) {
         let limbs = self.level + 1 + self.special;
-        let (mut u0, mut u1) = (RnsPoly::zero(ctx.n(), limbs), RnsPoly::zero(ctx.n(), limbs));
+        let (mut u0, mut u1) = (
+            RnsPoly::unspecified(ctx.n(), limbs),
+            RnsPoly::unspecified(ctx.n(), limbs),
+        );
         limbs_mut(&mut u0)
             .into_par_iter()
             .zip(limbs_mut(&mut u1))
@@ -132,7 +135,7 @@ pub(crate) fn mod_down(
     addend: Option<&RnsPoly>,
     permutation: Option<&NttPermutation>,
 ) -> Result<RnsPoly, CkksError> {
-    let mut out = RnsPoly::zero(ctx.n(), level + 1);
+    let mut out = RnsPoly::unspecified(ctx.n(), level + 1);
     let converter = ctx.converter(Conversion::ModDown { level, special })?;
     let (mut q, mut p) = split_limbs(&mut u, level + 1);
     p.par_iter_mut()
@@ -176,7 +179,7 @@ pub(crate) fn mod_down_rescale(
     level: usize,
     special: usize,
 ) -> Result<RnsPoly, CkksError> {
-    let mut out = RnsPoly::zero(ctx.n(), level);
+    let mut out = RnsPoly::unspecified(ctx.n(), level);
     let converter = ctx.converter(Conversion::ModDownRescale { level, special })?;
     let (mut q, mut tail) = split_limbs(&mut u, level);
     tail.par_iter_mut()
@@ -377,7 +380,7 @@ impl Evaluator {
             .map(|part| {
                 let mut last = RnsPoly::from_slice(ctx.n(), part.limb(level));
                 ctx.q_table(level).inverse(last.limb_mut(0));
-                let mut out = RnsPoly::zero(ctx.n(), level);
+                let mut out = RnsPoly::unspecified(ctx.n(), level);
                 let mut targets = limbs_mut(&mut out);
                 converter.convert(&[last.limb(0)], &mut targets);
                 targets.into_par_iter().enumerate().for_each(|(i, out)| {

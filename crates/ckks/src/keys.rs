@@ -105,6 +105,8 @@ pub struct PublicKey {
     pub(crate) b: RnsPoly,
     pub(crate) a: RnsPoly,
     pub(crate) seed: [u8; 32],
+    /// Distribution of the secret: what protects this key.
+    pub(crate) target: SecretDistribution,
     pub(crate) id: KeyId,
 }
 
@@ -125,7 +127,7 @@ impl PublicKey {
             name: "public encryption key".into(),
             ring_dimension: self.ctx.n(),
             log2_modulus: self.ctx.params().log_q_at(self.ctx.params().max_level()),
-            secret: SecretDistribution::DenseTernary,
+            secret: self.target,
         }
     }
 }

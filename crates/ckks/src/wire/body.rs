@@ -191,7 +191,7 @@ impl<'a> BodyReader<'a> {
     pub fn poly(&mut self, level: usize, special: usize) -> Result<RnsPoly, CkksError> {
         let ctx = self.ctx;
         let bytes = self.bytes(poly_len(ctx, level, special))?;
-        let mut poly = RnsPoly::zero(ctx.n(), level + 1 + special);
+        let mut poly = RnsPoly::unspecified(ctx.n(), level + 1 + special);
         let mut rest = bytes;
         let limbs: Vec<(&[u8], &mut [u64])> = limbs_mut(&mut poly)
             .into_iter()

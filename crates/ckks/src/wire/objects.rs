@@ -172,12 +172,12 @@ impl WireObject for SecretKey {
     }
 }
 
-/// Content: seed, `b`.
+/// Content: distribution of the secret, seed, `b`.
 impl WireObject for PublicKey {
     const KIND: Kind = Kind::PUBLIC_KEY;
 
     fn max_len(ctx: &Context) -> u64 {
-        (32 + poly_len(ctx, ctx.params().max_level(), 0)) as u64
+        (4 + 32 + poly_len(ctx, ctx.params().max_level(), 0)) as u64
     }
 
     fn key_id(&self) -> Option<KeyId> {
@@ -186,6 +186,7 @@ impl WireObject for PublicKey {
 
     fn encode(&self, body: &mut BodyWriter<'_>) -> Result<(), CkksError> {
         check_same_parameters("public key", &self.ctx, body.context())?;
+        encode_distribution(body, self.target);
         body.bytes(&self.seed);
         body.poly(&self.b, self.ctx.params().max_level());
         Ok(())
@@ -194,6 +195,7 @@ impl WireObject for PublicKey {
     fn decode(body: &mut BodyReader<'_>) -> Result<Self, CkksError> {
         let ctx = body.context();
         let level = ctx.params().max_level();
+        let target = decode_distribution(body)?;
         let seed = body.array()?;
         let b = body.poly(level, 0)?;
         let a = ctx.uniform(&seed, 0, level, 0);
@@ -202,6 +204,7 @@ impl WireObject for PublicKey {
             b,
             a,
             seed,
+            target,
             id: body.key_id(),
         })
     }
