@@ -22,6 +22,7 @@ mod config;
 mod corpus;
 mod data;
 mod export;
+mod extract;
 mod kernels;
 mod model;
 mod optimiser;
@@ -30,11 +31,10 @@ mod tokenizer_training;
 mod trainer;
 
 pub use config::{AttentionKind, Penalties, TrainConfig, TrainError};
-pub use corpus::{
-    Corpus, Document, doc_comments, family, html_paragraphs, markdown_paragraphs, strip_source_page,
-};
+pub use corpus::{Corpus, Document, family};
 pub use data::TokenData;
 pub use export::{pack_ternary, unpack_ternary, write_model};
+pub use extract::{doc_comments, html_paragraphs, markdown_paragraphs, strip_source_page};
 pub use model::{Network, NormState};
 pub use optimiser::learning_rate;
 pub use tokenizer_training::{END_OF_TEXT, encode_corpus, train_tokenizer};
