@@ -14,7 +14,7 @@ use crate::progress::Display;
 /// The kind of failure an error of encrypted inference is.
 pub fn failure(error: EnsiError) -> Failure {
     let kind = match error {
-        EnsiError::Model(e) => return crate::model::failure(e),
+        EnsiError::Model(e) => return crate::model::failure(*e),
         EnsiError::Stopped => return Failure::interrupted(),
         EnsiError::Window { .. } => Kind::Usage,
         EnsiError::Shape(_)

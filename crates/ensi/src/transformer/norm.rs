@@ -70,7 +70,7 @@ pub struct Norm<'a> {
 impl Norm<'_> {
     /// Levels from the data to the normalised data at a given scale: square, possible scale correction, series, product, gain, scale.
     pub fn depth(&self) -> usize {
-        3 + series_depth(self.series.coeffs.len()) + usize::from(self.gain.is_some())
+        4 + series_depth(self.series.coeffs.len()) + usize::from(self.gain.is_some())
     }
 
     /// Normalises `x` (real ciphertexts of one vector, equal scales) and gives the result scale `delta`.
@@ -81,7 +81,7 @@ impl Norm<'_> {
         x: &[M::Ct],
         delta: f64,
     ) -> Result<Vec<M::Ct>, EnsiError> {
-        let start = m.chain().bottom + self.depth() + 1;
+        let start = m.chain().bottom + self.depth();
         let x: Vec<M::Ct> = x
             .iter()
             .map(|ct| {
