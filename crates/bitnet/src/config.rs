@@ -368,11 +368,11 @@ impl Config {
                     )
                 }) {
                     return Err(BitnetError::Config {
-                        file: top.file.to_string(),
-                        field: "quantization_config.modules_to_not_convert".to_string(),
-                        expected: "[\"lm_head\"]: only the head stays dense".to_string(),
-                        found: format!("`{m}` among them"),
-                        remedy: "use a checkpoint whose linear layers are all ternary".to_string(),
+                        file: top.file.into(),
+                        field: "quantization_config.modules_to_not_convert".into(),
+                        expected: "[\"lm_head\"]: only the head stays dense".into(),
+                        found: format!("`{m}` among them").into(),
+                        remedy: "use a checkpoint whose linear layers are all ternary".into(),
                     });
                 }
             }
@@ -429,16 +429,17 @@ impl<'a> Fields<'a> {
                 text
             }
         };
+        let field = if self.path.is_empty() {
+            field.to_string()
+        } else {
+            format!("{}.{field}", self.path)
+        };
         BitnetError::Config {
-            file: self.file.to_string(),
-            field: if self.path.is_empty() {
-                field.to_string()
-            } else {
-                format!("{}.{field}", self.path)
-            },
-            expected: expected.into(),
-            found,
-            remedy: remedy.into(),
+            file: self.file.into(),
+            field: field.into(),
+            expected: expected.into().into(),
+            found: found.into(),
+            remedy: remedy.into().into(),
         }
     }
 

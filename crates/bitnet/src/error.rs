@@ -17,29 +17,29 @@ pub enum BitnetError {
     #[error("{file}: field `{field}`: expected {expected}, found {found}; {remedy}")]
     Config {
         /// File the field is in.
-        file: String,
+        file: Box<str>,
         /// Name of the field, with its path inside the file.
-        field: String,
+        field: Box<str>,
         /// What would have been right.
-        expected: String,
+        expected: Box<str>,
         /// What was there.
-        found: String,
+        found: Box<str>,
         /// How to mend it.
-        remedy: String,
+        remedy: Box<str>,
     },
     /// A tensor of a checkpoint is missing or wrong.
     #[error("{file}: tensor `{tensor}`: expected {expected}, found {found}; {remedy}")]
     Tensor {
         /// File the tensor is in (or the folder, when it is missing everywhere).
-        file: String,
+        file: Box<str>,
         /// Name of the tensor.
-        tensor: String,
+        tensor: Box<str>,
         /// What would have been right.
-        expected: String,
+        expected: Box<str>,
         /// What was there.
-        found: String,
+        found: Box<str>,
         /// How to mend it.
-        remedy: String,
+        remedy: Box<str>,
     },
     /// A file is not in the format that it should be in.
     #[error("{file}: {problem}; {remedy}")]
@@ -103,11 +103,11 @@ impl BitnetError {
         remedy: impl Into<String>,
     ) -> Self {
         Self::Tensor {
-            file: file.into(),
-            tensor: tensor.into(),
-            expected: expected.into(),
-            found: found.into(),
-            remedy: remedy.into(),
+            file: file.into().into(),
+            tensor: tensor.into().into(),
+            expected: expected.into().into(),
+            found: found.into().into(),
+            remedy: remedy.into().into(),
         }
     }
 }

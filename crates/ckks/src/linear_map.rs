@@ -124,7 +124,10 @@ pub struct LinearMap {
 }
 
 /// Residues at a time for which plaintexts of short period are written out: their rows and the products' stay in the second-level cache.
-const TILE: usize = 2048;
+const TILE: usize = 1024;
+
+/// Limbs that one task works through with the same scratch memory.
+const LIMBS_PER_TASK: usize = 3;
 
 impl LinearMap {
     /// Encodes a map by diagonals: `y[k] = sum_i diagonals[i][k mod len_i] * x[(k + i) mod N/2]`. The length of each diagonal is its period, a
@@ -409,23 +412,24 @@ impl LinearMap {
                 out.push(pair);
             }
         }
-        let per_thread = outputs.len().div_ceil(rayon::current_num_threads().max(1));
+        let terms: Vec<Vec<(&PeriodicPlaintext, usize)>> = self
+            .plaintexts
+            .iter()
+            .map(|row| {
+                let used = babies.iter().enumerate();
+                used.filter_map(|(at, &b)| row[b].as_ref().map(|p| (p, at)))
+                    .collect()
+            })
+            .collect();
         outputs
             .into_par_iter()
             .enumerate()
-            .with_min_len(per_thread)
+            .with_min_len(LIMBS_PER_TASK)
             .for_each_init(
                 || Scratch::new(ctx.n(), babies.len()),
                 |scratch, (j, outputs)| {
                     scratch.fill(ctx, &hoisted, j, babies.first() == Some(&0), &rotations);
-                    for (plaintexts, (out_b, out_a)) in self.plaintexts.iter().zip(outputs) {
-                        let terms: Vec<(&PeriodicPlaintext, usize)> = babies
-                            .iter()
-                            .enumerate()
-                            .filter_map(|(at, &b)| plaintexts[b].as_ref().map(|p| (p, at)))
-                            .collect();
-                        scratch.combine(ctx.modulus(self.level, j), j, &terms, out_b, out_a);
-                    }
+                    scratch.combine(ctx.modulus(self.level, j), j, &terms, outputs);
                 },
             );
         let products = self.plaintexts.iter().flatten().flatten().count();
@@ -541,58 +545,51 @@ impl Scratch {
         }
     }
 
-    /// `sum plaintext * rotated` for the given (plaintext, baby step) pairs.
+    /// For every giant step `outputs[g] = sum plaintext * rotated` over its (plaintext, baby step) pairs.
     fn combine(
         &mut self,
         m: &Modulus,
         j: usize,
-        terms: &[(&PeriodicPlaintext, usize)],
-        out_b: &mut [u64],
-        out_a: &mut [u64],
+        terms: &[Vec<(&PeriodicPlaintext, usize)>],
+        mut outputs: Vec<(&mut [u64], &mut [u64])>,
     ) {
-        let rows = |part: usize, range: std::ops::Range<usize>| -> Vec<&[u64]> {
-            terms
-                .iter()
-                .map(|&(_, at)| &self.rotated.limb(2 * at + part)[range.clone()])
-                .collect()
-        };
-        if terms.iter().all(|(p, _)| p.is_full()) {
-            let plain: Vec<&[u64]> = terms.iter().map(|(p, _)| p.limb(j)).collect();
-            let all = 0..out_b.len();
-            ops::inner_product_pair(
-                m,
-                out_b,
-                out_a,
-                &plain,
-                &rows(0, all.clone()),
-                &rows(1, all),
-            );
-            return;
-        }
-        let tile = TILE.min(out_b.len());
-        for (t, (out_b, out_a)) in out_b
-            .chunks_mut(tile)
-            .zip(out_a.chunks_mut(tile))
-            .enumerate()
-        {
-            let range = t * tile..t * tile + out_b.len();
-            for ((p, _), plain) in terms.iter().zip(self.plain.chunks_mut(tile)) {
-                p.expand(j, range.start, &mut plain[..range.len()]);
+        let n = self.work.n();
+        let tile = TILE.min(n);
+        // The tile of all baby steps stays in the second-level cache for all giant steps.
+        for start in (0..n).step_by(tile) {
+            let range = start..start + tile;
+            for (terms, (out_b, out_a)) in terms.iter().zip(&mut outputs) {
+                for ((p, _), plain) in terms.iter().zip(self.plain.chunks_mut(tile)) {
+                    if !p.is_full() {
+                        p.expand(j, start, plain);
+                    }
+                }
+                let plain: Vec<&[u64]> = terms
+                    .iter()
+                    .zip(self.plain.chunks(tile))
+                    .map(|((p, _), plain)| {
+                        if p.is_full() {
+                            &p.limb(j)[range.clone()]
+                        } else {
+                            plain
+                        }
+                    })
+                    .collect();
+                let rows = |part: usize| -> Vec<&[u64]> {
+                    let limbs = terms
+                        .iter()
+                        .map(|&(_, at)| self.rotated.limb(2 * at + part));
+                    limbs.map(|limb| &limb[range.clone()]).collect()
+                };
+                ops::inner_product_pair(
+                    m,
+                    &mut out_b[range.clone()],
+                    &mut out_a[range.clone()],
+                    &plain,
+                    &rows(0),
+                    &rows(1),
+                );
             }
-            let plain: Vec<&[u64]> = self
-                .plain
-                .chunks(tile)
-                .take(terms.len())
-                .map(|row| &row[..range.len()])
-                .collect();
-            ops::inner_product_pair(
-                m,
-                out_b,
-                out_a,
-                &plain,
-                &rows(0, range.clone()),
-                &rows(1, range.clone()),
-            );
         }
     }
 }

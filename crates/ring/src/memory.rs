@@ -7,7 +7,6 @@
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
-    collections::BTreeMap,
     ops::{Deref, DerefMut},
     ptr::NonNull,
     sync::{Arc, Mutex, PoisonError},
@@ -192,9 +191,9 @@ impl Clone for AlignedWords {
 mod mapping {
     use super::*;
 
-    /// Freed buffers by size, and their bytes in all.
+    /// Freed buffers, the one freed last at the end, and their bytes in all.
     struct Free {
-        buffers: BTreeMap<usize, Vec<Address>>,
+        buffers: Vec<(usize, Address)>,
         bytes: usize,
     }
 
@@ -204,7 +203,7 @@ mod mapping {
     unsafe impl Send for Address {}
 
     static FREE: Mutex<Free> = Mutex::new(Free {
-        buffers: BTreeMap::new(),
+        buffers: Vec::new(),
         bytes: 0,
     });
 
@@ -212,19 +211,17 @@ mod mapping {
     /// such mappings or no memory.
     pub(super) fn take(bytes: usize) -> Option<(NonNull<u64>, usize, bool)> {
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        // A kept buffer may be up to an eighth too large.
-        let kept = free
+        // The smallest kept buffer that fits, up to twice too large: levels go down, so larger ones are what is free.
+        // Of equal ones the last freed, likeliest to be in a cache.
+        let fits = bytes..=2 * bytes;
+        let best = free
             .buffers
-            .range(bytes..=bytes + bytes / 8)
-            .next()
-            .map(|(&size, _)| size);
-        if let Some(size) = kept
-            && let Some(list) = free.buffers.get_mut(&size)
-            && let Some(Address(start)) = list.pop()
-        {
-            if list.is_empty() {
-                free.buffers.remove(&size);
-            }
+            .iter()
+            .enumerate()
+            .filter(|(_, (size, _))| fits.contains(size))
+            .min_by_key(|&(at, &(size, _))| (size, std::cmp::Reverse(at)));
+        if let Some(at) = best.map(|(at, _)| at) {
+            let (size, Address(start)) = free.buffers.remove(at);
             free.bytes -= size;
             return Some((start, size, false));
         }
@@ -232,20 +229,25 @@ mod mapping {
         map(bytes).map(|start| (start, bytes, true))
     }
 
-    /// Keeps a buffer for later or returns it to the system.
+    /// Keeps a buffer for later, in the place of those that have been free for longest.
     ///
     /// # Safety
     /// `start` and `bytes` came from `take`, and nobody uses the buffer any more.
     pub(super) unsafe fn give_back(start: NonNull<u64>, bytes: usize) {
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.bytes + bytes <= KEPT {
-            free.bytes += bytes;
-            free.buffers.entry(bytes).or_default().push(Address(start));
-            return;
+        free.bytes += bytes;
+        free.buffers.push((bytes, Address(start)));
+        let mut excess = Vec::new();
+        while free.bytes > KEPT {
+            let (bytes, address) = free.buffers.remove(0);
+            free.bytes -= bytes;
+            excess.push((bytes, address));
         }
         drop(free);
-        // SAFETY: the caller gives up the buffer, which `map` made.
-        unsafe { unmap(start, bytes) }
+        for (bytes, Address(start)) in excess {
+            // SAFETY: the list owned the buffer, which `map` made.
+            unsafe { unmap(start, bytes) }
+        }
     }
 
     /// Maps zeroed memory at a 2-MiB boundary and asks for huge pages.

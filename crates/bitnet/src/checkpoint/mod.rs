@@ -1,6 +1,7 @@
 //! Models in memory and how they are read: Hugging Face folders (packed or master weights) and GGUF files.
 
 mod assemble;
+pub mod gguf;
 pub mod hf;
 mod random;
 pub mod safetensors_shards;
@@ -13,6 +14,7 @@ pub use save::save;
 use crate::config::Config;
 use crate::error::BitnetError;
 use crate::ternary::{DenseMatrix, TernaryMatrix};
+use crate::tokenizer::Tokenizer;
 
 /// Weights of one transformer layer. Linear layers are `outputs x inputs`.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,19 +138,74 @@ impl std::fmt::Display for LoadReport {
     }
 }
 
-/// Reads a model from a folder with `config.json` and safetensors.
+/// Reads a model: a folder with `config.json` and safetensors, a folder with one GGUF file, or a GGUF file.
 ///
 /// # Errors
 /// Names the file, the tensor or field, what was expected and found, and how to mend it. Damaged weights (all-zero matrices,
 /// two-bit code 3, NaN, missing or inverted scales, missing sub-norms, wrong shapes) are refused.
 pub fn load(path: &Path) -> Result<(Model, LoadReport), BitnetError> {
-    let metadata = std::fs::metadata(path).map_err(|e| BitnetError::io(path, e))?;
-    if metadata.is_dir() {
-        return hf::load(path);
+    match locate(path)? {
+        Location::Folder(folder) => hf::load(&folder),
+        Location::Gguf(file) => gguf::load(&file, gguf::I2sLayout::default()),
     }
-    Err(BitnetError::format(
-        path.display().to_string(),
-        "is not a model folder",
-        "give a folder with config.json and model.safetensors",
-    ))
+}
+
+/// Reads the tokenizer of a model: `tokenizer.json` in its folder (or beside the GGUF file), else the one inside the GGUF file;
+/// and checks that it fits the model.
+///
+/// # Errors
+/// When there is none, it is damaged, or it is another model's.
+pub fn load_tokenizer(path: &Path, config: &Config) -> Result<Tokenizer, BitnetError> {
+    let location = locate(path)?;
+    let folder = match &location {
+        Location::Folder(folder) => folder.as_path(),
+        Location::Gguf(file) => file.parent().unwrap_or(Path::new(".")),
+    };
+    let file = folder.join("tokenizer.json");
+    let tokenizer = match &location {
+        Location::Gguf(gguf) if !file.is_file() => gguf::tokenizer(gguf)?,
+        _ => Tokenizer::from_file(&file)?,
+    };
+    tokenizer.check(config)?;
+    Ok(tokenizer)
+}
+
+enum Location {
+    Folder(PathBuf),
+    Gguf(PathBuf),
+}
+
+fn locate(path: &Path) -> Result<Location, BitnetError> {
+    let is_gguf = |p: &Path| {
+        p.extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+    };
+    let metadata = std::fs::metadata(path).map_err(|e| BitnetError::io(path, e))?;
+    if metadata.is_file() && is_gguf(path) {
+        return Ok(Location::Gguf(path.to_path_buf()));
+    }
+    if metadata.is_file() {
+        return Err(BitnetError::format(
+            path.display().to_string(),
+            "is neither a model folder nor a GGUF file",
+            "give a folder with config.json and model.safetensors, or a .gguf file",
+        ));
+    }
+    if path.join("config.json").is_file() {
+        return Ok(Location::Folder(path.to_path_buf()));
+    }
+    let entries = std::fs::read_dir(path).map_err(|e| BitnetError::io(path, e))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|e| e.ok().map(|e| e.path()))
+        .filter(|p| is_gguf(p))
+        .collect();
+    match files.len() {
+        1 => Ok(Location::Gguf(files.remove(0))),
+        0 => Ok(Location::Folder(path.to_path_buf())),
+        n => Err(BitnetError::format(
+            path.display().to_string(),
+            format!("holds {n} GGUF files"),
+            "name the one to read",
+        )),
+    }
 }
