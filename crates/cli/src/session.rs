@@ -9,6 +9,7 @@ use tacit_ensi::{Client, EncryptedModel, EnsiError, Progress, Server};
 
 use crate::exit::{Failure, Kind, Outcome, chain};
 use crate::interrupt::{self, Vault};
+use crate::model::Loaded;
 use crate::progress::Display;
 
 /// The kind of failure an error of encrypted inference is.
@@ -29,10 +30,20 @@ pub fn failure(error: EnsiError) -> Failure {
 /// Called with what happens on the server, and by whom intermediate ciphertexts are looked at.
 pub type OnProgress<'a> = &'a mut dyn FnMut(Progress);
 
+/// Ordinary text for the positions of the window after the prompt. Causality keeps it from touching the prompt's tokens; but every
+/// position is computed, and a value outside the polynomials' intervals anywhere would spoil the whole ciphertext. (The prompt
+/// over and over is no good: repeated tokens attend to each other and their sums leave the intervals.)
+const FILLER: &str = ". Returns an error if the file does not exist or cannot be read. The caller must ensure that the given \
+    buffer is large enough to hold the result. This method is used to create a new value from the given parts, and it will \
+    return `None` if there are no more elements in the list. See the documentation of the module for more information about \
+    the types that implement this trait.";
+
 /// A client with fresh keys and the server that holds its evaluation keys.
 pub struct Session {
     client: Vault<Client>,
     server: Server,
+    window: usize,
+    filler: Matrix,
     /// Seconds to make, serialise and accept all evaluation keys.
     pub keygen_seconds: f64,
     /// Bytes of all key messages.
@@ -43,8 +54,13 @@ pub struct Session {
 
 impl Session {
     /// Makes keys and hands the public ones to the server, one message at a time.
-    pub fn open(model: &Arc<EncryptedModel>, display: Display) -> Outcome<Self> {
+    pub fn open(model: &Arc<EncryptedModel>, loaded: &Loaded, display: Display) -> Outcome<Self> {
         let start = Instant::now();
+        let filler = loaded
+            .tokenizer
+            .encode(FILLER, false)
+            .and_then(|ids| loaded.model.embed(&ids))
+            .map_err(crate::model::failure)?;
         let client =
             Vault::new(Client::new(model.key_plan(), model.params().clone()).map_err(failure)?);
         let mut server = Server::new(Arc::clone(model));
@@ -66,10 +82,23 @@ impl Session {
         Ok(Session {
             client,
             server,
+            window: model.plan().context,
+            filler,
             keygen_seconds: start.elapsed().as_secs_f64(),
             key_message_bytes: bytes,
             key_messages: messages,
         })
+    }
+
+    /// The whole window: the prompt's rows, then ordinary text.
+    pub fn fill(&self, embeddings: &Matrix) -> Matrix {
+        let mut full = embeddings.clone();
+        for i in 0..self.window.saturating_sub(embeddings.rows) {
+            full.data
+                .extend_from_slice(self.filler.row(i % self.filler.rows));
+            full.rows += 1;
+        }
+        full
     }
 
     /// Encrypts embeddings, has the server compute, decrypts: hidden states before the final norm, one row a token.
@@ -78,9 +107,10 @@ impl Session {
         embeddings: &Matrix,
         on_progress: OnProgress<'_>,
     ) -> Outcome<Matrix> {
+        let window = rows(&self.fill(embeddings));
         let prompt = self
             .client
-            .with(|client| client.encrypt_prompt(&rows(embeddings)))?
+            .with(|client| client.encrypt_prompt(&window))?
             .map_err(failure)?;
         let answer = self
             .server
@@ -100,9 +130,10 @@ impl Session {
         on_progress: OnProgress<'_>,
         look: &mut dyn FnMut(&Client, &str, usize, &Ciphertext),
     ) -> Outcome<Matrix> {
+        let window = rows(&self.fill(embeddings));
         let Session { client, server, .. } = self;
         let hidden = client.with(|client| -> Result<_, EnsiError> {
-            let prompt = client.encrypt_prompt(&rows(embeddings))?;
+            let prompt = client.encrypt_prompt(&window)?;
             let client = &*client;
             let probe =
                 Box::new(|name: &str, layer: usize, ct: &Ciphertext| look(client, name, layer, ct));

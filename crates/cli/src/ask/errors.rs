@@ -34,7 +34,7 @@ pub fn measure(
     embeddings: &Matrix,
     on_progress: OnProgress<'_>,
 ) -> Outcome<(Matrix, Vec<StepError>)> {
-    let expected = clear(model, embeddings)?;
+    let expected = clear(model, &session.fill(embeddings))?;
     let mut errors = Vec::new();
     let mut broken = None;
     let hidden =
@@ -75,8 +75,7 @@ fn clear(
     let mut slots =
         vec![vec![Complex64::default(); layout.slots()]; layout.ciphertexts(plan.hidden)];
     for token in 0..layout.tokens() {
-        // The client fills the window with the prompt's own rows.
-        for (feature, value) in embeddings.row(token % embeddings.rows).iter().enumerate() {
+        for (feature, value) in embeddings.row(token).iter().enumerate() {
             for (ciphertext, block) in layout.positions(feature, plan.hidden) {
                 slots[ciphertext][layout.slot(block, token)] =
                     Complex64::new(f64::from(*value), 0.0);

@@ -106,7 +106,7 @@ pub fn run(args: &AskArgs, global: &Global) -> Outcome {
         println!("{}", explain::table(&explain::report(plan, &[])));
     }
 
-    let session = Session::open(&encrypted, display)?;
+    let session = Session::open(&encrypted, &loaded, display)?;
     let report = answer(
         args,
         &loaded,

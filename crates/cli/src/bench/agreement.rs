@@ -151,7 +151,7 @@ fn encrypted(loaded: &Loaded, prompts: &[Vec<u32>], display: Display) -> Outcome
     );
     waiting.finish_and_clear();
     let encrypted = Arc::new(encrypted.map_err(session::failure)?);
-    let mut session = Session::open(&encrypted, display)?;
+    let mut session = Session::open(&encrypted, loaded, display)?;
     let polynomial = ForwardOptions::new(Functions::Polynomial(&loaded.calibration));
     let exact = ForwardOptions::new(loaded.model.exact_functions());
     let mut tally = Tally::default();
