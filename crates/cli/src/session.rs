@@ -38,12 +38,17 @@ const FILLER: &str = ". Returns an error if the file does not exist or cannot be
     return `None` if there are no more elements in the list. See the documentation of the module for more information about \
     the types that implement this trait.";
 
+/// Hidden states larger than this many times the calibration's largest are not an answer.
+const IMPLAUSIBLE: f64 = 3.0;
+
 /// A client with fresh keys and the server that holds its evaluation keys.
 pub struct Session {
     client: Vault<Client>,
     server: Server,
     window: usize,
     filler: Matrix,
+    /// Largest value of the residual stream in the calibration text.
+    largest: f64,
     /// Seconds to make, serialise and accept all evaluation keys.
     pub keygen_seconds: f64,
     /// Bytes of all key messages.
@@ -84,6 +89,7 @@ impl Session {
             server,
             window: model.plan().context,
             filler,
+            largest: loaded.calibration.max_abs_final,
             keygen_seconds: start.elapsed().as_secs_f64(),
             key_message_bytes: bytes,
             key_messages: messages,
@@ -120,7 +126,7 @@ impl Session {
             .client
             .with(|client| client.decrypt_answer(&answer, embeddings.rows))?
             .map_err(failure)?;
-        Ok(matrix(&hidden, embeddings.cols))
+        self.plausible(matrix(&hidden, embeddings.cols))
     }
 
     /// The same with a look at intermediate ciphertexts: `look` gets decrypting rights, so this is for error analysis on one's own machine.
@@ -141,7 +147,24 @@ impl Session {
                 server.forward_probed(&prompt, &mut stoppable(on_progress), Some(probe))?;
             client.decrypt_answer(&answer, embeddings.rows)
         })?;
-        Ok(matrix(&hidden.map_err(failure)?, embeddings.cols))
+        self.plausible(matrix(&hidden.map_err(failure)?, embeddings.cols))
+    }
+
+    /// Refuses hidden states that no text of the calibration's kind produces: some value left its polynomial's interval on the way.
+    fn plausible(&self, hidden: Matrix) -> Outcome<Matrix> {
+        let largest = f64::from(hidden.max_abs());
+        if hidden.data.iter().all(|v| v.is_finite()) && largest <= IMPLAUSIBLE * self.largest {
+            return Ok(hidden);
+        }
+        Err(Failure::new(
+            Kind::Mismatch,
+            format!(
+                "the decrypted hidden states reach {largest:.3e}, the calibration text's {:.1}: this prompt drives values outside \
+                 the intervals of the model's polynomials, and the answer would be noise. Rephrase the prompt as ordinary text, or \
+                 calibrate the model on text like it (tacit model calibrate)",
+                self.largest
+            ),
+        ))
     }
 }
 
