@@ -66,6 +66,12 @@ impl Session {
             .encode(FILLER, false)
             .and_then(|ids| loaded.model.embed(&ids))
             .map_err(crate::model::failure)?;
+        if filler.rows == 0 {
+            return Err(Failure::new(
+                Kind::Mismatch,
+                "the tokenizer gives no tokens for English text; take tokenizer.json from the model's own release",
+            ));
+        }
         let client =
             Vault::new(Client::new(model.key_plan(), model.params().clone()).map_err(failure)?);
         let mut server = Server::new(Arc::clone(model));
@@ -189,5 +195,43 @@ fn matrix(rows: &[Vec<f64>], cols: usize) -> Matrix {
         rows: rows.len(),
         cols,
         data: rows.iter().flatten().map(|v| *v as f32).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FILLER;
+    use crate::model::{folder, load};
+    use tacit_bitnet::{ForwardOptions, Functions};
+
+    /// With ordinary text behind them, ordinary prompts of any length stay inside every interval of the shipped model, all over
+    /// the window.
+    #[test]
+    fn filled_windows_of_the_shipped_model_stay_in_range() {
+        let loaded = load(&folder(None).unwrap()).unwrap();
+        let filler = loaded.tokenizer.encode(FILLER, false).unwrap();
+        let window = loaded.calibration.context;
+        let options = ForwardOptions::new(Functions::Polynomial(&loaded.calibration));
+        for prompt in [
+            "The function returns",
+            "Returns",
+            "This crate provides a fast and safe implementation of",
+            "If the iterator is empty, returns `None`. Otherwise, the first element is removed from the queue and",
+            "a",
+        ] {
+            let ids = loaded.tokenizer.encode(prompt, true).unwrap();
+            let ids: Vec<u32> = ids
+                .iter()
+                .chain(filler.iter().cycle())
+                .take(window)
+                .copied()
+                .collect();
+            let range = loaded.model.hidden_states(&ids, &options).unwrap().range;
+            assert_eq!(
+                (range.outside(), range.non_finite),
+                (0, 0),
+                "{prompt}: {range}"
+            );
+        }
     }
 }

@@ -53,7 +53,7 @@ pub fn measure(
                         name: name.to_string(),
                         layer,
                         largest,
-                        bits: -(error / largest).log2(),
+                        bits: bits(error, largest),
                     });
                 }
                 Err(e) => broken = Some(e),
@@ -104,6 +104,12 @@ fn clear(
     Ok(seen)
 }
 
+/// `-log2(error / largest)`, 0 where that is not a number.
+fn bits(error: f64, largest: f64) -> f64 {
+    let bits = -(error / largest).log2();
+    if bits.is_finite() { bits } else { 0.0 }
+}
+
 /// The errors as a table.
 pub fn table(errors: &[StepError]) -> String {
     let mut table = Table::new(&["layer", "value", "largest", "bits"]);
@@ -111,7 +117,7 @@ pub fn table(errors: &[StepError]) -> String {
         table.row(vec![
             e.layer.to_string(),
             e.name.clone(),
-            format!("{:.3}", e.largest),
+            format!("{:.3e}", e.largest),
             format!("{:.1}", e.bits),
         ]);
     }

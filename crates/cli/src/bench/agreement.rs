@@ -17,7 +17,7 @@ use tacit_ensi::EncryptedModel;
 use super::median;
 use crate::args::{AgreementArgs, Global};
 use crate::ask::{argmax, last_row};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{Failure, Kind, Outcome};
 use crate::interrupt;
 use crate::memory::peak_rss_bytes;
 use crate::model::{self, Loaded};
@@ -49,6 +49,8 @@ struct Report {
     perplexity_change: f64,
     perplexity_windows: usize,
     out_of_range: usize,
+    /// Prompts on which a value left its interval under encryption: no answer.
+    implausible: usize,
     seconds_per_prompt: Option<f64>,
     disagreements: Vec<Disagreement>,
     model: String,
@@ -75,6 +77,7 @@ struct Tally {
     position_same: usize,
     position_same_exact: usize,
     bits: Vec<f64>,
+    implausible: usize,
     took: Vec<f64>,
     disagreements: Vec<Disagreement>,
 }
@@ -128,6 +131,7 @@ pub fn run(args: &AgreementArgs, global: &Global) -> Outcome {
         perplexity_change: (polynomial.loss - exact.loss).exp_m1(),
         perplexity_windows: windows.len(),
         out_of_range: polynomial.range.outside(),
+        implausible: tally.as_ref().map_or(0, |t| t.implausible),
         seconds_per_prompt: tally.as_ref().map(|t| median(&t.took)),
         disagreements: tally.map(|t| t.disagreements).unwrap_or_default(),
         model: loaded.path.display().to_string(),
@@ -160,7 +164,19 @@ fn encrypted(loaded: &Loaded, prompts: &[Vec<u32>], display: Display) -> Outcome
         interrupt::check()?;
         let start = Instant::now();
         let embeddings = loaded.model.embed(ids).map_err(model::failure)?;
-        let hidden = session.hidden_states(&embeddings, &mut |_| {})?;
+        let hidden = match session.hidden_states(&embeddings, &mut |_| {}) {
+            Ok(hidden) => hidden,
+            // A value left its interval: the prompt counts as lost in every figure.
+            Err(e) if e.kind == Kind::Mismatch => {
+                tracing::warn!("prompt {number}: {e}");
+                tally.implausible += 1;
+                tally.positions += ids.len();
+                tally.bits.push(0.0);
+                bar.inc(1);
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
         tally.took.push(start.elapsed().as_secs_f64());
         let clear = loaded
             .model
@@ -264,6 +280,12 @@ fn print(report: &Report) -> Outcome {
         println!(
             "{} polynomial evaluations left their interval",
             report.out_of_range
+        );
+    }
+    if report.implausible > 0 {
+        println!(
+            "{} prompts without an answer: a value left its interval under encryption",
+            report.implausible
         );
     }
     for d in &report.disagreements {
