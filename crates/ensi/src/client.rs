@@ -144,9 +144,10 @@ impl Client {
 
     /// Encrypts a prompt: one embedding row per token, at most the window.
     ///
-    /// The window's other positions are filled with the prompt's own rows again: causality keeps them from touching the prompt's
-    /// tokens, and ordinary values stay inside the polynomials' intervals. The server cannot tell them apart, so the length of
-    /// the prompt stays private.
+    /// With fewer rows than the window has positions, the others are filled with these rows again. Causality keeps them from
+    /// touching the rows before, but they are computed, and a value outside a polynomial's interval at any position spoils the
+    /// ciphertext: callers who can should give a whole window, the prompt followed by ordinary text. The server cannot tell the
+    /// two apart, so the length of the prompt stays private.
     ///
     /// # Errors
     /// [`EnsiError::Window`] for too many tokens or none; rows of another width.

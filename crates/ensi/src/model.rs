@@ -12,6 +12,7 @@ use crate::{
         encrypted::Engine,
     },
     plan::{Cost, Plan},
+    ternary_layer::TernaryLayer,
     transformer::Transformer,
 };
 
@@ -85,7 +86,8 @@ impl EncryptedModel {
         let input_scale = transformer.residual_scale(chain.scale);
         let ciphertexts = transformer.layout().ciphertexts(transformer.hidden());
         let cost = Cost::measure(&context);
-        let mut machine = CountingMachine::new(chain, params.slots(), cost);
+        let words = |layer: &TernaryLayer| engine.word_additions(layer);
+        let mut machine = CountingMachine::new(chain, params.slots(), cost, Box::new(words));
         let input = vec![
             Shape {
                 level: input_level,

@@ -141,8 +141,6 @@ pub struct Cost {
     pub slots_to_coeffs: f64,
     /// Seconds per weight (zeros included) of the ternary product.
     pub mix_per_weight: f64,
-    /// Words added per nonzero weight.
-    pub mix_words: u64,
     /// Seconds of repack, ModRaise and CoeffsToSlots of one ciphertext.
     pub coeffs_to_slots: f64,
     /// Seconds of one EvalMod.
@@ -238,7 +236,6 @@ impl Cost {
             special: params.p_len(),
             slots_to_coeffs: 0.0,
             mix_per_weight: 2.5e-5 / (1.0 + 0.75 * (threads - 1.0)) * n as f64 / 65536.0,
-            mix_words: (n / 16) as u64,
             coeffs_to_slots: 0.0,
             eval_mod: 0.0,
             refresh: [Counts::default(); 3],
@@ -267,17 +264,19 @@ impl Cost {
         cost.slots_to_coeffs = stc;
         cost.coeffs_to_slots = cts;
         cost.eval_mod = eval_mod;
-        let switches = |key_switches, ct_pt, ct_ct, rescales| Counts {
+        // what the default shapes do: 15 stages in three factors each way, degree 63 and one double angle
+        let counts = |key_switches, ct_ct, ct_pt, additions, rescales| Counts {
             key_switches,
-            ct_pt,
             ct_ct,
+            ct_pt,
+            additions,
             rescales,
             ..Counts::default()
         };
         cost.refresh = [
-            switches(45, 150, 0, 3),
-            switches(47, 158, 0, 3),
-            switches(19, 0, 19, 20),
+            counts(47, 0, 158, 155, 3),
+            counts(49, 0, 160, 155, 3),
+            counts(16, 19, 67, 84, 20),
         ];
         cost
     }

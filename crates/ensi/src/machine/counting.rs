@@ -33,22 +33,27 @@ pub struct KeyUse {
     pub relinearisation: usize,
 }
 
+/// Word additions of a ternary layer's product.
+pub type WordAdditions<'a> = Box<dyn Fn(&TernaryLayer) -> Result<u64, EnsiError> + 'a>;
+
 /// Runs the program on shapes only.
-pub struct CountingMachine {
+pub struct CountingMachine<'a> {
     chain: Chain,
     slots: i64,
     cost: Cost,
+    word_additions: WordAdditions<'a>,
     steps: Vec<PlanStep>,
     keys: KeyUse,
 }
 
-impl CountingMachine {
-    /// A machine for this chain, slot count and cost model.
-    pub fn new(chain: Chain, slots: usize, cost: Cost) -> Self {
+impl<'a> CountingMachine<'a> {
+    /// A machine for this chain, slot count and cost model; `word_additions` counts the additions of a packed product.
+    pub fn new(chain: Chain, slots: usize, cost: Cost, word_additions: WordAdditions<'a>) -> Self {
         Self {
             chain,
             slots: slots as i64,
             cost,
+            word_additions,
             steps: Vec::new(),
             keys: KeyUse::default(),
         }
@@ -92,7 +97,7 @@ impl CountingMachine {
     }
 }
 
-impl Machine for CountingMachine {
+impl Machine for CountingMachine<'_> {
     type Ct = Shape;
 
     fn chain(&self) -> &Chain {
@@ -289,7 +294,7 @@ impl Machine for CountingMachine {
         let counts = self
             .cost
             .refresh_counts(inputs.len(), layer.outputs(), imaginary);
-        let words = self.cost.mix_words * layer.nonzero();
+        let words = (self.word_additions)(layer)?;
         self.note(self.chain.bottom, seconds, |c| {
             *c += counts;
             c.word_additions += words;

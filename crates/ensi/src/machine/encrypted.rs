@@ -125,6 +125,14 @@ impl Engine {
         Ok(mix)
     }
 
+    /// Word additions of a layer's product (packs its weights, if that has not been done).
+    ///
+    /// # Errors
+    /// When the layer does not fit the module-LWE shape.
+    pub fn word_additions(&self, layer: &TernaryLayer) -> Result<u64, EnsiError> {
+        Ok(self.mix(layer)?.additions() * (2 * self.layout.tokens()) as u64)
+    }
+
     /// The mask at a level, at the scale of the prime that the product is rescaled by.
     fn encoded(&self, mask: &Mask, level: usize) -> Result<Arc<Plaintext>, EnsiError> {
         if let Some((_, plaintext)) = lock(&self.masks).get(&(mask.id(), level)) {
