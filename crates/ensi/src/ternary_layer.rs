@@ -133,8 +133,4 @@ impl TernaryLayer {
     pub fn places(&self, row: usize) -> &[Place] {
         &self.places[row]
     }
-    /// Weights different from zero: the additions of one token.
-    pub fn nonzero(&self) -> u64 {
-        self.weights.iter().filter(|w| **w != 0).count() as u64
-    }
 }

@@ -17,7 +17,7 @@ pub mod attention;
 pub mod build;
 pub mod norm;
 
-use tacit_bitnet::{ChebyshevSeries, Config, LayerCalibration};
+use tacit_bitnet::{ChebyshevSeries, LayerCalibration};
 
 use crate::{
     EnsiError,
@@ -357,17 +357,5 @@ impl Transformer {
         }
         m.probe("output", index, &out[0])?;
         Ok(out)
-    }
-
-    /// A configuration's shape in words, for plans.
-    pub fn describe(config: &Config) -> String {
-        format!(
-            "{} layers, hidden {}, feed-forward {}, {} heads of {}",
-            config.layers,
-            config.hidden_size,
-            config.intermediate_size,
-            config.heads,
-            config.head_dim
-        )
     }
 }
