@@ -176,9 +176,9 @@ pub struct LogitsArgs {
 pub struct CalibrateArgs {
     /// Model folder; calibration.json is written into it
     pub model: PathBuf,
-    /// Folder or file of text to calibrate on [default: documentation comments of the dependency sources in cargo's registry folder]
+    /// Folder or file of text to calibrate on; may be given several times [default: documentation comments of the dependency sources in cargo's registry folder]
     #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
+    pub data: Vec<PathBuf>,
     /// Number of tokens to look at
     #[arg(long, default_value_t = 65_536, value_name = "N")]
     pub tokens: usize,
@@ -251,9 +251,9 @@ pub struct AgreementArgs {
     /// Number of prompts; the next token of each is compared
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub prompts: u32,
-    /// Folder or file of text that prompts are cut from [default: documentation comments of the dependency sources in cargo's registry folder]
+    /// Folder or file of text that prompts are cut from; may be given several times [default: documentation comments of the dependency sources in cargo's registry folder]. Of folders, only packages that training leaves out
     #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
+    pub data: Vec<PathBuf>,
     /// Model folder [default: the shipped model]
     #[arg(short, long, value_name = "DIR")]
     pub model: Option<PathBuf>,

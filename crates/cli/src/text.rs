@@ -1,6 +1,6 @@
 //! Text to calibrate on, measure on and cut prompts from.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tacit_bitnet::Tokenizer;
 use tacit_bitnet::train::Corpus;
@@ -28,121 +28,157 @@ fn registry() -> Outcome<PathBuf> {
     }
 }
 
-/// Which part of the dependency sources to take where no text is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// What training reads: for fitting.
-    Training,
-    /// What training leaves out: for measuring.
-    HeldOut,
+/// Documents for fitting, and others, of packages that training leaves out, for measuring. Either may be empty.
+pub struct Documents {
+    /// What training reads.
+    pub training: Vec<String>,
+    /// What training leaves out.
+    pub held_out: Vec<String>,
 }
 
-/// Documents below a folder or in a file; without one, documentation comments of dependency sources.
-pub fn documents(data: Option<&Path>, part: Part) -> Outcome<Vec<String>> {
-    let corpus = match data {
-        Some(path) if path.is_file() => {
-            let text = std::fs::read_to_string(path).map_err(|e| {
-                Failure::input(format!("cannot read {} as text: {e}", path.display()))
-            })?;
-            return Ok(vec![text]);
-        }
-        Some(path) if !path.exists() => {
+/// Reads folders and files; without any, documentation comments of dependency sources. Folders are split by package as
+/// training splits them; files given by name count as training text.
+pub fn documents(data: &[PathBuf]) -> Outcome<Documents> {
+    let roots = if data.is_empty() {
+        vec![registry()?]
+    } else {
+        data.to_vec()
+    };
+    let mut documents = Documents {
+        training: Vec::new(),
+        held_out: Vec::new(),
+    };
+    for root in roots {
+        if !root.exists() {
             return Err(Failure::input(format!(
                 "there is nothing at {}; give a folder or file of text",
-                path.display()
+                root.display()
             )));
         }
-        Some(path) => read(path)?,
-        None => {
-            let (training, held_out) = read(&registry()?)?.split(HELD_OUT_PERCENT);
-            if part == Part::Training {
-                training
-            } else {
-                held_out
-            }
+        if root.is_file() {
+            let text = std::fs::read_to_string(&root).map_err(|e| {
+                Failure::input(format!("cannot read {} as text: {e}", root.display()))
+            })?;
+            documents.training.push(text);
+            continue;
         }
-    };
-    if corpus.documents.is_empty() {
-        return Err(Failure::input(
-            "the dependency sources hold no text of the kind that is needed; give text with --data PATH",
-        ));
+        let corpus = Corpus::read(&[root], &[]).map_err(|e| Failure::input(chain(&e)))?;
+        let (training, held_out) = corpus.split(HELD_OUT_PERCENT);
+        documents
+            .training
+            .extend(training.documents.into_iter().map(|d| d.text));
+        documents
+            .held_out
+            .extend(held_out.documents.into_iter().map(|d| d.text));
     }
-    Ok(corpus.documents.into_iter().map(|d| d.text).collect())
+    Ok(documents)
 }
 
-fn read(folder: &Path) -> Outcome<Corpus> {
-    Corpus::read(&[folder.to_path_buf()], &[]).map_err(|e| Failure::input(chain(&e)))
+/// Documents as one stream of token ids.
+pub struct Tokens {
+    ids: Vec<u32>,
+    /// Where documents begin.
+    starts: Vec<usize>,
 }
 
-/// Token ids of all documents, one after the other, each begun as the tokenizer begins a text.
-pub fn token_stream(tokenizer: &Tokenizer, documents: &[String]) -> Outcome<Vec<u32>> {
-    let mut ids = Vec::new();
-    for document in documents {
-        ids.extend(tokenizer.encode(document, true).map_err(model::failure)?);
+impl Tokens {
+    /// Token ids of all documents, one after the other, each begun as the tokenizer begins a text.
+    pub fn new(tokenizer: &Tokenizer, documents: &[String]) -> Outcome<Self> {
+        let (mut ids, mut starts) = (Vec::new(), Vec::new());
+        for document in documents {
+            starts.push(ids.len());
+            ids.extend(tokenizer.encode(document, true).map_err(model::failure)?);
+        }
+        Ok(Tokens { ids, starts })
     }
-    Ok(ids)
-}
 
-/// `count` windows of `length` ids, spread evenly over the stream; fewer when it is short.
-pub fn windows(ids: &[u32], length: usize, count: usize) -> Vec<Vec<u32>> {
-    if length == 0 || ids.len() < length {
-        return Vec::new();
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.ids.len()
     }
-    let count = count.min(ids.len() / length);
-    let room = ids.len() - length;
-    (0..count)
-        .map(|i| {
-            let start = if count > 1 { room * i / (count - 1) } else { 0 };
-            ids[start..start + length].to_vec()
-        })
-        .collect()
-}
 
-/// `count` prompts of 8 to `longest` ids (fewer than 8 only when `longest` is), placed and measured by a seed.
-pub fn prompts(ids: &[u32], longest: usize, count: usize, seed: u64) -> Vec<Vec<u32>> {
-    let shortest = longest.min(8);
-    if longest == 0 || ids.len() < longest {
-        return Vec::new();
+    /// The last beginning of a document at or before a position, else the position.
+    fn begin(&self, at: usize) -> usize {
+        let after = self.starts.partition_point(|s| *s <= at);
+        if after == 0 {
+            at
+        } else {
+            self.starts[after - 1]
+        }
     }
-    let mut state = seed;
-    let mut next = move |below: usize| {
-        // SplitMix64: places prompts, decides nothing secret.
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % below as u64) as usize
-    };
-    (0..count)
-        .map(|_| {
-            let length = shortest + next(longest - shortest + 1);
-            let start = next(ids.len() - length + 1);
-            ids[start..start + length].to_vec()
-        })
-        .collect()
+
+    /// `count` windows of `length` ids, spread evenly over the stream, every other one from the beginning of a document;
+    /// fewer when the stream is short.
+    pub fn windows(&self, length: usize, count: usize) -> Vec<Vec<u32>> {
+        if length == 0 || self.ids.len() < length {
+            return Vec::new();
+        }
+        let count = count.min(self.ids.len() / length);
+        let room = self.ids.len() - length;
+        (0..count)
+            .map(|i| {
+                let at = if count > 1 { room * i / (count - 1) } else { 0 };
+                let at = if i % 2 == 0 { self.begin(at) } else { at };
+                self.ids[at..at + length].to_vec()
+            })
+            .collect()
+    }
+
+    /// `count` prompts of 8 to `longest` ids (fewer than 8 only when `longest` is), placed and measured by a seed, every other one
+    /// from the beginning of a document, as a user's prompt is.
+    pub fn prompts(&self, longest: usize, count: usize, seed: u64) -> Vec<Vec<u32>> {
+        let shortest = longest.min(8);
+        if longest == 0 || self.ids.len() < longest {
+            return Vec::new();
+        }
+        let mut state = seed;
+        let mut next = move |below: usize| {
+            // SplitMix64: places prompts, decides nothing secret.
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            ((z ^ (z >> 31)) % below as u64) as usize
+        };
+        (0..count)
+            .map(|i| {
+                let length = shortest + next(longest - shortest + 1);
+                let at = next(self.ids.len() - length + 1);
+                let at = if i % 2 == 0 { self.begin(at) } else { at };
+                self.ids[at..at + length].to_vec()
+            })
+            .collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn tokens(count: u32) -> Tokens {
+        Tokens {
+            ids: (0..count).collect(),
+            starts: (0..count as usize).step_by(7).collect(),
+        }
+    }
+
     #[test]
-    fn windows_cover_both_ends() {
-        let ids: Vec<u32> = (0..100).collect();
-        let w = windows(&ids, 10, 4);
+    fn windows_cover_both_ends_and_begin_with_documents() {
+        let w = tokens(100).windows(10, 4);
         assert_eq!(w.len(), 4);
-        assert_eq!((w[0][0], w[3][9]), (0, 99));
-        assert_eq!(windows(&ids, 60, 4).len(), 1);
-        assert!(windows(&ids, 101, 1).is_empty());
+        assert_eq!((w[0][0], w[2][0], w[3][9]), (0, 56, 99));
+        assert_eq!(tokens(100).windows(60, 4).len(), 1);
+        assert!(tokens(100).windows(101, 1).is_empty());
     }
 
     #[test]
     fn prompts_are_the_same_for_the_same_seed() {
-        let ids: Vec<u32> = (0..1000).collect();
-        let a = prompts(&ids, 64, 20, 1);
-        assert_eq!(a, prompts(&ids, 64, 20, 1));
-        assert_ne!(a, prompts(&ids, 64, 20, 2));
+        let t = tokens(1000);
+        let a = t.prompts(64, 20, 1);
+        assert_eq!(a, t.prompts(64, 20, 1));
+        assert_ne!(a, t.prompts(64, 20, 2));
         assert!(a.iter().all(|p| (8..=64).contains(&p.len())));
-        assert!(prompts(&ids, 2000, 1, 1).is_empty());
+        assert!(a.iter().step_by(2).all(|p| p[0] % 7 == 0));
+        assert!(t.prompts(2000, 1, 1).is_empty());
     }
 }

@@ -86,17 +86,20 @@ struct Tally {
 pub fn run(args: &AgreementArgs, global: &Global) -> Outcome {
     let display = Display::pick(global.json);
     let loaded = model::load(&model::folder(args.model.as_deref())?)?;
-    let ids = text::token_stream(
-        &loaded.tokenizer,
-        &text::documents(args.data.as_deref(), text::Part::HeldOut)?,
-    )?;
+    let documents = text::documents(&args.data)?;
+    let documents = if documents.held_out.is_empty() {
+        documents.training
+    } else {
+        documents.held_out
+    };
+    let tokens = text::Tokens::new(&loaded.tokenizer, &documents)?;
     let window = loaded.calibration.context.min(loaded.model.config.context);
-    let prompts = text::prompts(&ids, window, args.prompts as usize, args.seed);
-    let windows = text::windows(&ids, window, args.windows.max(1));
+    let prompts = tokens.prompts(window, args.prompts as usize, args.seed);
+    let windows = tokens.windows(window, args.windows.max(1));
     if prompts.is_empty() || windows.is_empty() {
         return Err(Failure::input(format!(
             "the text has {} tokens, at least {window} are needed for one window; give more text with --data PATH",
-            ids.len()
+            tokens.len()
         )));
     }
 

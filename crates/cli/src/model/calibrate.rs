@@ -35,17 +35,20 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Outcome {
     }
     let (model, _) = load_weights(&path)?;
     let tokenizer = tokenizer(&path, &model)?;
-    let ids = text::token_stream(
-        &tokenizer,
-        &text::documents(args.data.as_deref(), text::Part::Training)?,
-    )?;
-    let length = args.context.unwrap_or(64).min(model.config.context);
-    let windows = text::windows(&ids, length, args.tokens.div_ceil(length.max(1)));
-    if windows.len() < 4 {
+    let documents = text::documents(&args.data)?;
+    let training = text::Tokens::new(&tokenizer, &documents.training)?;
+    let held_out = text::Tokens::new(&tokenizer, &documents.held_out)?;
+    let length = args.context.unwrap_or(64).min(model.config.context).max(1);
+    let count = args.tokens.div_ceil(length).max(5);
+    // The last fifth is verified on: from packages that training leaves out, where there are any.
+    let last = held_out.windows(length, count / 5);
+    let mut windows = training.windows(length, count - last.len());
+    windows.extend(last);
+    if windows.len() < 5 {
         return Err(Failure::input(format!(
             "the text has {} tokens, at least {} are needed for windows of {length}; give more text",
-            ids.len(),
-            4 * length
+            training.len() + held_out.len(),
+            5 * length
         )));
     }
     let options = CalibrationOptions {
@@ -63,7 +66,7 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Outcome {
     }
     let report = Report {
         file: file.display().to_string(),
-        tokens: windows.len() * length,
+        tokens: windows.iter().map(Vec::len).sum(),
         predictions: outcome.exact.predictions,
         perplexity_exact: outcome.exact.perplexity(),
         perplexity_polynomial: outcome.polynomial.perplexity(),
