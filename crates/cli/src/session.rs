@@ -201,14 +201,14 @@ fn matrix(rows: &[Vec<f64>], cols: usize) -> Matrix {
 #[cfg(test)]
 mod tests {
     use super::FILLER;
-    use crate::model::{folder, load};
+    use crate::model::load;
     use tacit_bitnet::{ForwardOptions, Functions};
 
     /// With ordinary text behind them, ordinary prompts of any length stay inside every interval of the shipped model, all over
     /// the window.
     #[test]
     fn filled_windows_of_the_shipped_model_stay_in_range() {
-        let loaded = load(&folder(None).unwrap()).unwrap();
+        let loaded = load(None).unwrap();
         let filler = loaded.tokenizer.encode(FILLER, false).unwrap();
         let window = loaded.calibration.context;
         let options = ForwardOptions::new(Functions::Polynomial(&loaded.calibration));

@@ -118,6 +118,7 @@ fn ctrl_c_ends_cleanly_while_keys_are_made() {
         .status();
     if kill.is_err() {
         child.kill().unwrap();
+        child.wait().unwrap();
         return;
     }
     let output = child.wait_with_output().unwrap();

@@ -76,7 +76,7 @@ pub fn run(args: &AskArgs, global: &Global) -> Outcome {
     .map_err(model::failure)?;
     prompt::check_sampling(&args.sampling)?;
     let text = prompt::read(&args.prompt)?;
-    let loaded = model::load(&model::folder(args.model.as_deref())?)?;
+    let loaded = model::load(args.model.as_deref())?;
     let ids = loaded
         .tokenizer
         .encode(&text, true)
@@ -234,7 +234,7 @@ fn answer(
         key_messages: session.key_messages,
         key_message_bytes: session.key_message_bytes,
         threads: rayon::current_num_threads(),
-        model: loaded.path.display().to_string(),
+        model: loaded.name.clone(),
         top1_agreement: args
             .check
             .then(|| agreeing as f64 / tokens.len().max(1) as f64),

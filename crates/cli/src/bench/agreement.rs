@@ -85,7 +85,7 @@ struct Tally {
 /// Runs the command.
 pub fn run(args: &AgreementArgs, global: &Global) -> Outcome {
     let display = Display::pick(global.json);
-    let loaded = model::load(&model::folder(args.model.as_deref())?)?;
+    let loaded = model::load(args.model.as_deref())?;
     let documents = text::documents(&args.data)?;
     let documents = if documents.held_out.is_empty() {
         documents.training
@@ -137,7 +137,7 @@ pub fn run(args: &AgreementArgs, global: &Global) -> Outcome {
         implausible: tally.as_ref().map_or(0, |t| t.implausible),
         seconds_per_prompt: tally.as_ref().map(|t| median(&t.took)),
         disagreements: tally.map(|t| t.disagreements).unwrap_or_default(),
-        model: loaded.path.display().to_string(),
+        model: loaded.name.clone(),
         threads: rayon::current_num_threads(),
         peak_rss_bytes: peak_rss_bytes(),
     };

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tacit_bitnet::calibration::{CalibrationOptions, calibrate};
 
-use super::{failure, folder, load_weights, tokenizer};
+use super::{failure, load_weights, source, tokenizer};
 use crate::args::{CalibrateArgs, Global};
 use crate::exit::{Failure, Kind, Outcome};
 use crate::output::print_json;
@@ -26,15 +26,16 @@ struct Report {
 
 /// Runs the command.
 pub fn run(args: &CalibrateArgs, global: &Global) -> Outcome {
-    let path = folder(Some(&args.model))?;
+    let source = source(Some(&args.model))?;
+    let path = source.path();
     if !path.is_dir() {
         return Err(Failure::usage(format!(
             "{} is not a folder; calibration.json is written into the model's folder",
             path.display()
         )));
     }
-    let (model, _) = load_weights(&path)?;
-    let tokenizer = tokenizer(&path, &model)?;
+    let (model, _) = load_weights(path)?;
+    let tokenizer = tokenizer(path, &model)?;
     let documents = text::documents(&args.data)?;
     let training = text::Tokens::new(&tokenizer, &documents.training)?;
     let held_out = text::Tokens::new(&tokenizer, &documents.held_out)?;

@@ -5,7 +5,7 @@ use tacit_bitnet::{Config, LoadReport, Model};
 use tacit_ckks::Parameters;
 use tacit_ensi::{Counts, EncryptedModel};
 
-use super::{calibration, folder, load_weights, tokenizer};
+use super::{calibration, load_weights, source, tokenizer};
 use crate::args::{Global, InspectArgs};
 use crate::ask::explain::{self, Shares, StepReport};
 use crate::exit::Outcome;
@@ -43,11 +43,12 @@ struct Report {
 
 /// Runs the command.
 pub fn run(args: &InspectArgs, global: &Global) -> Outcome {
-    let path = folder(args.model.as_deref())?;
-    let (model, load) = load_weights(&path)?;
-    let mut report = Report::new(&path.display().to_string(), &model, &load, &path);
+    let source = source(args.model.as_deref())?;
+    let path = source.path();
+    let (model, load) = load_weights(path)?;
+    let mut report = Report::new(&source.name(), &model, &load, path);
     if args.plan {
-        let calibration = calibration(&path, &model)?;
+        let calibration = calibration(path, &model)?;
         let encrypted = EncryptedModel::new(&model, &calibration, Parameters::default_128())
             .map_err(session::failure)?;
         report.plan = Some(PlanReport::new(&encrypted));

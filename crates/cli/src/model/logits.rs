@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tacit_bitnet::{ForwardOptions, Functions};
 
-use super::{calibration, failure, folder, load_weights};
+use super::{calibration, failure, load_weights, source};
 use crate::args::{FunctionsArg, Global, LogitsArgs};
 use crate::exit::Outcome;
 use crate::output::{Table, print_json};
@@ -28,10 +28,11 @@ struct Candidate {
 
 /// Runs the command.
 pub fn run(args: &LogitsArgs, global: &Global) -> Outcome {
-    let path = folder(Some(&args.model))?;
-    let (model, _) = load_weights(&path)?;
+    let source = source(Some(&args.model))?;
+    let path = source.path();
+    let (model, _) = load_weights(path)?;
     let calibration = match args.functions {
-        FunctionsArg::Polynomial => Some(calibration(&path, &model)?),
+        FunctionsArg::Polynomial => Some(calibration(path, &model)?),
         _ => None,
     };
     let functions = match (args.functions, &calibration) {

@@ -6,17 +6,59 @@ pub mod logits;
 
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
+
 use tacit_bitnet::{BitnetError, Calibration, LoadReport, Model, Tokenizer};
 
 use crate::exit::{Failure, Kind, Outcome, chain};
 
-/// Folder of the shipped model, relative to the repository.
-const SHIPPED: &str = "models/tacit-mini";
+/// The shipped model, inside the executable: a binary that was copied somewhere else works.
+const SHIPPED: [(&str, &[u8]); 4] = [
+    (
+        "config.json",
+        include_bytes!("../../../../models/tacit-mini/config.json"),
+    ),
+    (
+        "model.safetensors",
+        include_bytes!("../../../../models/tacit-mini/model.safetensors"),
+    ),
+    (
+        "tokenizer.json",
+        include_bytes!("../../../../models/tacit-mini/tokenizer.json"),
+    ),
+    (
+        "calibration.json",
+        include_bytes!("../../../../models/tacit-mini/calibration.json"),
+    ),
+];
+
+/// Where a model is read from.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    /// Keeps the unpacked shipped model until it has been read.
+    unpacked: Option<TempDir>,
+}
+
+impl Source {
+    /// The folder or file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What to call it.
+    pub fn name(&self) -> String {
+        match self.unpacked {
+            Some(_) => "tacit-mini (shipped)".into(),
+            None => self.path.display().to_string(),
+        }
+    }
+}
 
 /// A model with its tokenizer and, where there is one, its calibration.
 pub struct Loaded {
-    /// Where it came from.
-    pub path: PathBuf,
+    /// What to call it.
+    pub name: String,
     /// The weights.
     pub model: Model,
     /// The tokenizer.
@@ -38,12 +80,14 @@ pub fn failure(error: BitnetError) -> Failure {
     Failure::new(kind, chain(&error))
 }
 
-/// The folder given, or the shipped model: next to the current folder, else next to an ancestor of the executable, else
-/// in the source tree the command was built from.
-pub fn folder(given: Option<&Path>) -> Outcome<PathBuf> {
+/// The folder or file given, or the shipped model.
+pub fn source(given: Option<&Path>) -> Outcome<Source> {
     if let Some(path) = given {
         return if path.exists() {
-            Ok(path.to_path_buf())
+            Ok(Source {
+                path: path.to_path_buf(),
+                unpacked: None,
+            })
         } else {
             Err(Failure::input(format!(
                 "there is no model at {}; give a folder with config.json, model.safetensors, tokenizer.json and calibration.json",
@@ -51,19 +95,22 @@ pub fn folder(given: Option<&Path>) -> Outcome<PathBuf> {
             )))
         };
     }
-    let mut candidates = vec![PathBuf::from(SHIPPED)];
-    if let Ok(exe) = std::env::current_exe() {
-        candidates.extend(exe.ancestors().skip(1).map(|a| a.join(SHIPPED)));
-    }
-    candidates.push(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../..")
-            .join(SHIPPED),
-    );
-    candidates.iter().find(|c| c.join("config.json").is_file()).cloned().ok_or_else(|| {
+    let unpack = || -> std::io::Result<TempDir> {
+        let folder = tempfile::Builder::new().prefix("tacit-mini-").tempdir()?;
+        for (name, content) in SHIPPED {
+            std::fs::write(folder.path().join(name), content)?;
+        }
+        Ok(folder)
+    };
+    let folder = unpack().map_err(|e| {
         Failure::input(format!(
-            "the shipped model ({SHIPPED}) was found neither in the current folder nor beside the executable; give one with --model DIR"
+            "cannot unpack the shipped model into {}: {e}; set TMPDIR to a folder with 2 MB of room, or give a model with --model DIR",
+            std::env::temp_dir().display()
         ))
+    })?;
+    Ok(Source {
+        path: folder.path().to_path_buf(),
+        unpacked: Some(folder),
     })
 }
 
@@ -77,12 +124,14 @@ pub fn load_weights(path: &Path) -> Outcome<(Model, LoadReport)> {
 }
 
 /// Reads and cross-checks weights, tokenizer and calibration.
-pub fn load(path: &Path) -> Outcome<Loaded> {
+pub fn load(given: Option<&Path>) -> Outcome<Loaded> {
+    let source = source(given)?;
+    let path = source.path();
     let (model, _) = load_weights(path)?;
     let tokenizer = tokenizer(path, &model)?;
     let calibration = calibration(path, &model)?;
     Ok(Loaded {
-        path: path.to_path_buf(),
+        name: source.name(),
         model,
         tokenizer,
         calibration,
