@@ -213,7 +213,9 @@ Example:
   tacit bench agreement --prompts 64 --json")]
     Agreement(AgreementArgs),
     /// Single operations of the engine at N = 2^16
-    #[command(after_help = "Example:\n  tacit bench engine --json")]
+    #[command(
+        after_help = "Examples:\n  tacit bench engine --json\n  tacit bench engine --level 26 --threads 1"
+    )]
     Engine(EngineArgs),
 }
 
@@ -271,6 +273,9 @@ pub struct AgreementArgs {
 /// `tacit bench engine`
 #[derive(Debug, Args)]
 pub struct EngineArgs {
+    /// Level of the ciphertexts [default: the highest that bootstrapping returns, 16]
+    #[arg(long, value_name = "L")]
+    pub level: Option<usize>,
     /// Repetitions of each operation; the median is printed
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,

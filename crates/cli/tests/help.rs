@@ -25,9 +25,14 @@ fn help_names_commands_and_exit_codes() {
 #[test]
 fn every_command_has_help_with_an_example() {
     for command in [
-        &["model", "inspect"][..],
+        &["ask"][..],
+        &["train"],
+        &["model", "inspect"],
         &["model", "logits"],
+        &["model", "calibrate"],
+        &["bench", "bootstrap"],
         &["bench", "linear"],
+        &["bench", "agreement"],
         &["bench", "engine"],
     ] {
         let mut args = command.to_vec();

@@ -1,4 +1,4 @@
-//! `tacit bench engine`: seconds of single operations at N = 2^16, at the top user level.
+//! `tacit bench engine`: seconds of single operations at N = 2^16.
 
 use std::time::Instant;
 
@@ -64,7 +64,13 @@ pub fn run(args: &EngineArgs, global: &Global) -> Outcome {
 
 fn measure(args: &EngineArgs) -> Outcome<Report> {
     let params = Parameters::default_128();
-    let level = params.top_user_level();
+    let level = args.level.unwrap_or(params.top_user_level());
+    if level == 0 || level > params.max_level() {
+        return Err(Failure::usage(format!(
+            "--level {level}: expected 1 to {}",
+            params.max_level()
+        )));
+    }
     let ctx = Context::new(params.clone()).map_err(engine_failure)?;
     let mut generator = KeyGenerator::new(ctx.clone());
     let sk = generator.secret();
@@ -109,6 +115,16 @@ fn measure(args: &EngineArgs) -> Outcome<Report> {
         });
         Ok(())
     };
+    let table = ctx.q_table(0).clone();
+    let mut limb: Vec<u64> = (0..params.n() as u64).collect();
+    time("transform of one limb", &mut || {
+        table.forward(&mut limb);
+        Ok(())
+    })?;
+    time("inverse transform of one limb", &mut || {
+        table.inverse(&mut limb);
+        Ok(())
+    })?;
     time("encode", &mut || {
         encoder.encode(&values, scale, level).map(drop)
     })?;
