@@ -63,7 +63,7 @@ impl Display {
     pub fn planned(self, predicted_seconds: f64) -> PlannedBar {
         let bar = self.bar(
             (predicted_seconds * 1000.0).max(1.0) as u64,
-            "{wide_msg}\n{spinner} {prefix} [{bar:30}]",
+            "{wide_msg}\n{spinner} [{bar:30}] {prefix}",
         );
         PlannedBar {
             bar,
@@ -89,10 +89,10 @@ pub struct PlannedBar {
 }
 
 impl PlannedBar {
-    /// Says what runs now.
-    pub fn doing(&self, what: &str) {
+    /// Says what runs now: which token, and which step of it.
+    pub fn doing(&self, token: &str, step: &str) {
         self.bar
-            .set_prefix(format!("{what}, {} left", clock(self.remaining())));
+            .set_prefix(format!("{token}, {} left: {step}", clock(self.remaining())));
     }
 
     /// A step of `predicted` seconds took `measured`.

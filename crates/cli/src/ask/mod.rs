@@ -154,12 +154,12 @@ fn answer(
                     .layer
                     .map(|l| format!(" of layer {l}"))
                     .unwrap_or_default();
-                bar.doing(&format!(
-                    "token {} of {}: {}{layer}",
-                    number + 1,
-                    args.tokens,
-                    step.name
-                ));
+                // The first words name the step; the rest is for the plan's table.
+                let name = step.name.split(':').next().unwrap_or_default();
+                bar.doing(
+                    &format!("token {} of {}", number + 1, args.tokens),
+                    &format!("{name}{layer}"),
+                );
             }
             Progress::Finished {
                 step,
