@@ -33,7 +33,7 @@ pub type OnProgress<'a> = &'a mut dyn FnMut(Progress);
 /// Ordinary text for the positions of the window after the prompt. Causality keeps it from touching the prompt's tokens; but every
 /// position is computed, and a value outside the polynomials' intervals anywhere would spoil the whole ciphertext. (The prompt
 /// over and over is no good: repeated tokens attend to each other and their sums leave the intervals.)
-const FILLER: &str = ". Returns an error if the file does not exist or cannot be read. The caller must ensure that the given \
+pub const FILLER: &str = ". Returns an error if the file does not exist or cannot be read. The caller must ensure that the given \
     buffer is large enough to hold the result. This method is used to create a new value from the given parts, and it will \
     return `None` if there are no more elements in the list. See the documentation of the module for more information about \
     the types that implement this trait.";

@@ -49,6 +49,8 @@ struct Report {
     perplexity_change: f64,
     perplexity_windows: usize,
     out_of_range: usize,
+    /// Share of the prompts that keep every value of the filled window inside its interval, in the clear.
+    prompts_in_range: f64,
     /// Prompts on which a value left its interval under encryption: no answer.
     implausible: usize,
     seconds_per_prompt: Option<f64>,
@@ -134,6 +136,7 @@ pub fn run(args: &AgreementArgs, global: &Global) -> Outcome {
         perplexity_change: (polynomial.loss - exact.loss).exp_m1(),
         perplexity_windows: windows.len(),
         out_of_range: polynomial.range.outside(),
+        prompts_in_range: in_range(&loaded, &prompts, window)?,
         implausible: tally.as_ref().map_or(0, |t| t.implausible),
         seconds_per_prompt: tally.as_ref().map(|t| median(&t.took)),
         disagreements: tally.map(|t| t.disagreements).unwrap_or_default(),
@@ -225,6 +228,31 @@ fn encrypted(loaded: &Loaded, prompts: &[Vec<u32>], display: Display) -> Outcome
     Ok(tally)
 }
 
+/// Share of prompts that, with ordinary text behind them, leave no interval.
+fn in_range(loaded: &Loaded, prompts: &[Vec<u32>], window: usize) -> Outcome<f64> {
+    let filler = loaded
+        .tokenizer
+        .encode(session::FILLER, false)
+        .map_err(model::failure)?;
+    let options = ForwardOptions::new(Functions::Polynomial(&loaded.calibration));
+    let mut inside = 0;
+    for prompt in prompts {
+        let ids: Vec<u32> = prompt
+            .iter()
+            .chain(filler.iter().cycle())
+            .take(window)
+            .copied()
+            .collect();
+        let range = loaded
+            .model
+            .hidden_states(&ids, &options)
+            .map_err(model::failure)?
+            .range;
+        inside += usize::from(range.outside() == 0 && range.non_finite == 0);
+    }
+    Ok(inside as f64 / prompts.len().max(1) as f64)
+}
+
 /// Logits of every token.
 fn logits(loaded: &Loaded, hidden: &Matrix) -> Outcome<Matrix> {
     loaded
@@ -252,20 +280,22 @@ fn print(report: &Report) -> Outcome {
         "{} prompts from held-out text, model {}",
         report.prompts, report.model
     );
-    println!(
-        "next token, encrypted = clear with the same polynomials   {}",
-        percent(report.top1_agreement)
-    );
-    println!(
-        "next token, encrypted = clear with exact functions        {}",
-        percent(report.top1_agreement_exact)
-    );
-    println!(
-        "the same over all {} positions                           {}, {}",
-        report.positions,
-        percent(report.top1_agreement_positions),
-        percent(report.top1_agreement_exact_positions)
-    );
+    if report.top1_agreement.is_some() {
+        println!(
+            "next token, encrypted = clear with the same polynomials   {}",
+            percent(report.top1_agreement)
+        );
+        println!(
+            "next token, encrypted = clear with exact functions        {}",
+            percent(report.top1_agreement_exact)
+        );
+        println!(
+            "the same over all {} positions                           {}, {}",
+            report.positions,
+            percent(report.top1_agreement_positions),
+            percent(report.top1_agreement_exact_positions)
+        );
+    }
     if let (Some(worst), Some(median)) = (report.hidden_error_bits, report.hidden_error_bits_median)
     {
         println!(
@@ -285,6 +315,10 @@ fn print(report: &Report) -> Outcome {
             report.out_of_range
         );
     }
+    println!(
+        "prompts that leave no interval                            {}",
+        percent(Some(report.prompts_in_range))
+    );
     if report.implausible > 0 {
         println!(
             "{} prompts without an answer: a value left its interval under encryption",
