@@ -498,3 +498,89 @@ fn dot_dense(x: &[f32], w: &[f32]) -> f32 {
     }
     lanes.iter().sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn codes(rows: usize, cols: usize) -> Vec<i8> {
+        (0..rows * cols)
+            .map(|i| ((i * i / 3 + i) % 3) as i8 - 1)
+            .collect()
+    }
+
+    #[test]
+    fn products_of_any_width_and_batch_agree() {
+        for cols in [1, 3, 4, 7, 8, 33, 130] {
+            for rows in [1, 5, 129] {
+                let codes = codes(rows, cols);
+                let w = TernaryMatrix::from_codes(rows, cols, &codes, 0.75).unwrap();
+                for tokens in [1, 3, 4, 9] {
+                    let data = (0..tokens * cols)
+                        .map(|i| (i as f32 * 0.37).sin())
+                        .collect();
+                    let x = Matrix {
+                        rows: tokens,
+                        cols,
+                        data,
+                    };
+                    let y = w.matmul(&x).unwrap();
+                    for t in 0..tokens {
+                        for r in 0..rows {
+                            let sum: f64 = (0..cols)
+                                .map(|c| f64::from(codes[r * cols + c]) * f64::from(x.row(t)[c]))
+                                .sum();
+                            let found = f64::from(y.row(t)[r]);
+                            assert!((found - 0.75 * sum).abs() < 1e-5, "{rows} x {cols}");
+                        }
+                    }
+                }
+                assert_eq!(w.nonzeros(), codes.iter().filter(|c| **c != 0).count());
+                assert_eq!(w.row_codes(rows - 1), codes[(rows - 1) * cols..]);
+            }
+        }
+    }
+
+    #[test]
+    fn ternarisation_is_absmean() {
+        // mean |w| = 0.5: 0.25 / 0.5 rounds to even 0, 0.26 / 0.5 to 1.
+        let w = TernaryMatrix::ternarise(1, 4, &[0.25, -0.26, 1.24, 0.25]).unwrap();
+        assert_eq!((w.row_codes(0), w.scale()), (vec![0, -1, 1, 0], 0.5));
+        assert!(TernaryMatrix::ternarise(1, 2, &[f32::NAN, 0.0]).is_err());
+        assert!(TernaryMatrix::ternarise(usize::MAX, 2, &[0.0]).is_err());
+        assert!(TernaryMatrix::from_codes(1, 2, &[0, 2], 1.0).is_err());
+        assert!(TernaryMatrix::from_codes(1, 1, &[0], f32::INFINITY).is_err());
+        // A matrix of zeros has the smallest scale, as in the reference implementations.
+        assert_eq!(
+            TernaryMatrix::ternarise(2, 1, &[0.0, 0.0]).unwrap().scale(),
+            1e-5
+        );
+    }
+
+    #[test]
+    fn dense_tables_in_every_precision() {
+        let values: Vec<f32> = (0..6 * 10).map(|i| (i as f32 - 30.0) / 16.0).collect();
+        let half = |v: &[f32]| v.iter().map(|x| f16::from_f32(*x)).collect();
+        let brain = |v: &[f32]| v.iter().map(|x| bf16::from_f32(*x)).collect();
+        for stored in [
+            DenseValues::F32(values.clone()),
+            DenseValues::F16(half(&values)),
+            DenseValues::Bf16(brain(&values)),
+        ] {
+            let table = DenseMatrix::new(6, 10, stored).unwrap();
+            assert_eq!(table.row(4), values[40..50]);
+            for tokens in [1, 6] {
+                let data = (0..tokens * 10).map(|i| i as f32 * 0.125 - 2.0).collect();
+                let x = Matrix {
+                    rows: tokens,
+                    cols: 10,
+                    data,
+                };
+                let y = table.matmul(&x).unwrap();
+                let wanted: f32 = (0..10).map(|c| values[50 + c] * x.row(tokens - 1)[c]).sum();
+                assert!((y.row(tokens - 1)[5] - wanted).abs() < 1e-4);
+            }
+        }
+        assert!(DenseMatrix::new(2, 2, DenseValues::F32(vec![0.0; 3])).is_err());
+    }
+}

@@ -26,7 +26,10 @@ fn polynomials_come_close_to_the_exact_functions() {
     let outcome = calibrate(&model, &windows(120, 100), &CalibrationOptions::default()).unwrap();
     println!("{outcome}");
     assert!(outcome.target_met);
-    assert_eq!(outcome.polynomial.range.outside(), 0);
+    assert_eq!(
+        outcome.polynomial.range.outside() + outcome.stress.outside(),
+        0
+    );
     assert!(outcome.perplexity_change().abs() < 0.01);
     assert!(outcome.polynomial.agreement(&outcome.exact, 0.0) > 0.9);
     assert_eq!(outcome.degrees.post_attention_norm, 1);
@@ -143,6 +146,41 @@ fn polynomials_come_close_to_the_exact_functions() {
     .unwrap();
     assert!(exploded.range.non_finite > 0 && exploded.perplexity().is_infinite());
     assert_eq!(exploded.agreement(&evaluation, 0.0), 0.0);
+}
+
+#[test]
+fn intervals_cover_repeated_tokens() {
+    let model = sigmoid_model();
+    let text = windows(60, 700);
+    let without = CalibrationOptions {
+        stress_windows: 0,
+        ..CalibrationOptions::default()
+    };
+    let narrow = calibrate(&model, &text, &without).unwrap();
+    let with = CalibrationOptions {
+        stress_windows: 128,
+        ..CalibrationOptions::default()
+    };
+    let wide = calibrate(&model, &text, &with).unwrap();
+    for (narrow, wide) in narrow
+        .calibration
+        .layers
+        .iter()
+        .zip(&wide.calibration.layers)
+    {
+        let (narrow, wide) = (
+            narrow.attn_sub_norm.as_ref().unwrap(),
+            wide.attn_sub_norm.as_ref().unwrap(),
+        );
+        // Rows that attend to the same token everywhere sum to far more than rows of text.
+        assert!(wide.hi > 1.2 * narrow.hi, "{} {}", wide.hi, narrow.hi);
+    }
+    // Every token's embedding lies inside of the first layer's interval, whether text used it or not.
+    for token in 0..64 {
+        let row = model.embeddings.row(token);
+        let ms = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / row.len() as f64;
+        assert!(wide.calibration.layers[0].input_norm.contains(ms));
+    }
 }
 
 #[test]

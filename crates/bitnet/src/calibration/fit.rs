@@ -12,9 +12,58 @@ const GROUPS: usize = 2048;
 /// Points of the uniform share.
 const GRID: usize = 1024;
 
-/// Ranges that only ever grow over the rounds of a calibration: `[z, gate, ms.input, ms.attn, ms.post, ms.gated]` per layer.
+/// Ranges of one layer: `[z, gate, ms.input, ms.attn, ms.post, ms.gated]`.
+type LayerRanges = [[f64; 2]; 6];
+
+/// Ranges that only ever grow over the rounds of a calibration.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ranges(pub Vec<[[f64; 2]; 6]>);
+pub(super) struct Ranges(pub Vec<LayerRanges>);
+
+/// What a calibration has seen of text and of stress sequences.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    pub text: Statistics,
+    pub stress: Statistics,
+    pub text_ranges: Ranges,
+    pub stress_ranges: Ranges,
+}
+
+impl Seen {
+    /// Widens by mean squares before `attn_sub_norm`, `[smallest, largest]` a layer.
+    pub fn reach(&mut self, model: &Model, attn: &[[f64; 2]]) {
+        let empty = [f64::INFINITY, f64::NEG_INFINITY];
+        self.stress_ranges.0.resize(model.layers.len(), [empty; 6]);
+        for (ranges, seen) in self.stress_ranges.0.iter_mut().zip(attn) {
+            ranges[3] = union(ranges[3], *seen);
+        }
+    }
+
+    /// Takes new measurements; ranges keep what they had.
+    pub fn update(&mut self, model: &Model, text: Statistics, stress: Statistics, context: usize) {
+        self.text_ranges.widen(model, &text, context);
+        self.stress_ranges.widen(model, &stress, context);
+        // The first layer's input is an embedding: all of them are known.
+        for token in 0..model.embeddings.rows() {
+            let row = model.embeddings.row(token);
+            let sum: f64 = row.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+            if let Some(layer) = self.stress_ranges.0.first_mut() {
+                grow(&mut layer[2], sum / row.len() as f64);
+            }
+        }
+        self.text = text;
+        self.stress = stress;
+    }
+}
+
+fn grow(range: &mut [f64; 2], x: f64) {
+    if x.is_finite() {
+        *range = [range[0].min(x), range[1].max(x)];
+    }
+}
+
+fn union(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
+    [a[0].min(b[0]), a[1].max(b[1])]
+}
 
 impl Ranges {
     /// Widens by what was measured, and by what sigmoid attention sees of rows whose scores are all 0 (padding).
@@ -22,11 +71,7 @@ impl Ranges {
         let empty = [f64::INFINITY, f64::NEG_INFINITY];
         self.0.resize(seen.layers.len(), [empty; 6]);
         for ((ranges, layer), weights) in self.0.iter_mut().zip(&seen.layers).zip(&model.layers) {
-            let mut grow = |i: usize, x: f64| {
-                if x.is_finite() {
-                    ranges[i] = [ranges[i][0].min(x), ranges[i][1].max(x)];
-                }
-            };
+            let mut grow = |i: usize, x: f64| grow(&mut ranges[i], x);
             for h in &weights.head_bias {
                 grow(0, f64::from(*h));
                 grow(0, f64::from(*h) - (context as f64).ln());
@@ -45,19 +90,33 @@ impl Ranges {
 /// Fits every function of every layer.
 pub(super) fn fit(
     model: &Model,
-    seen: &Statistics,
-    ranges: &Ranges,
+    seen: &Seen,
     degrees: &Degrees,
     options: &CalibrationOptions,
     context: usize,
 ) -> Result<Calibration, BitnetError> {
     let config = &model.config;
     let mut layers = Vec::new();
-    for (n, (layer, weights)) in seen.layers.iter().zip(&model.layers).enumerate() {
-        let range = ranges.0[n];
+    for (n, (layer, weights)) in seen.text.layers.iter().zip(&model.layers).enumerate() {
+        let stress = seen.stress.layers.get(n);
+        let empty = [[f64::INFINITY, f64::NEG_INFINITY]; 6];
+        let (text_range, stress_range) = (
+            seen.text_ranges.0[n],
+            seen.stress_ranges.0.get(n).copied().unwrap_or(empty),
+        );
+        let range: LayerRanges = std::array::from_fn(|i| union(text_range[i], stress_range[i]));
         let norm =
             |kind: FunctionKind, i: usize, eps: f64| -> Result<ChebyshevSeries, BitnetError> {
-                norm_series(&layer.ms[i], range[2 + i], eps, degrees.of(kind), options)
+                let ms = [
+                    layer.ms[i].as_slice(),
+                    stress.map_or(&[][..], |s| s.ms[i].as_slice()),
+                ];
+                let widened = |r: [f64; 2], margin: f64| [r[0] / margin, r[1] * margin];
+                let range = union(
+                    widened(text_range[2 + i], options.norm_margin),
+                    widened(stress_range[2 + i], options.stress_margin),
+                );
+                norm_series(ms, range, eps, degrees.of(kind), options)
             };
         let activation = config.activation;
         layers.push(LayerCalibration {
@@ -90,9 +149,9 @@ pub(super) fn fit(
     let calibration = Calibration {
         format: Calibration::FORMAT,
         context,
-        tokens: seen.tokens,
+        tokens: seen.text.tokens,
         layers,
-        max_abs_final: seen.max_abs_final,
+        max_abs_final: seen.text.max_abs_final.max(seen.stress.max_abs_final),
     };
     calibration.check(config, "calibration")?;
     Ok(calibration)
@@ -137,29 +196,33 @@ fn plain_series(
     ChebyshevSeries::fit_weighted(lo, hi, degree, &samples)
 }
 
-/// Inverse root: relative error, `[lo / margin, hi * margin]`; down to 0 where epsilon is larger than what would be cut off.
+/// Inverse root: relative error on an interval that has its margins; down to 0 where epsilon is larger than what would be cut
+/// off. `ms` are the mean squares of text and of stress sequences.
 fn norm_series(
-    ms: &[f32],
+    ms: [&[f32]; 2],
     [lo, hi]: [f64; 2],
     eps: f64,
     degree: usize,
     options: &CalibrationOptions,
 ) -> Result<ChebyshevSeries, BitnetError> {
-    let lo = lo / options.norm_margin;
     let lo = if lo <= eps { 0.0 } else { lo };
-    let hi = hi * options.norm_margin;
     let relative = |x: f64, weight: f64| sample(x, 1.0 / (x + eps).sqrt(), weight * (x + eps));
-    let mut sorted: Vec<f64> = ms.iter().map(|v| f64::from(*v)).collect();
-    sorted.sort_by(f64::total_cmp);
-    let size = sorted.len().div_ceil(GROUPS).max(1);
-    let measured = 1.0 - options.uniform_share;
-    let mut samples: Vec<Sample> = sorted
-        .chunks(size)
-        .map(|group| {
+    let mut samples: Vec<Sample> = Vec::new();
+    let stress_share = if ms[1].is_empty() {
+        0.0
+    } else {
+        options.stress_share
+    };
+    let text_share = 1.0 - options.uniform_share - stress_share;
+    for (ms, share) in ms.into_iter().zip([text_share, stress_share]) {
+        let mut sorted: Vec<f64> = ms.iter().map(|v| f64::from(*v)).collect();
+        sorted.sort_by(f64::total_cmp);
+        let size = sorted.len().div_ceil(GROUPS).max(1);
+        samples.extend(sorted.chunks(size).map(|group| {
             let mean = group.iter().sum::<f64>() / group.len() as f64;
-            relative(mean, measured * group.len() as f64 / sorted.len() as f64)
-        })
-        .collect();
+            relative(mean, share * group.len() as f64 / sorted.len() as f64)
+        }));
+    }
     // Half of the uniform share evenly in the mean square, half evenly in its logarithm.
     let least = (lo + eps).max(1e-12 * hi);
     for i in 0..GRID {

@@ -12,6 +12,7 @@ mod head_bias;
 mod histogram;
 mod measure;
 mod run;
+mod stress;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use head_bias::calibrate_head_biases;
