@@ -192,7 +192,6 @@ impl Machine for ClearMachine<'_> {
         })
     }
     fn drop_to_level(&mut self, ct: &ClearCt, level: usize) -> Result<ClearCt, EnsiError> {
-        self.chain.spend(&self.step, ct.level, 0)?;
         if level > ct.level {
             return Err(EnsiError::OutOfLevels {
                 step: self.step.clone(),
