@@ -1,0 +1,2 @@
+//! Videos of humans: real or forged, and by what anomaly.
+#![forbid(unsafe_code)]
