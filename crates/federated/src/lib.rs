@@ -1,2 +1,10 @@
 //! Federated training of language models: local training, aggregation, compression, protection, audits.
+//!
+//! Everything that travels between client and coordinator is a [`NamedTensors`].
 #![forbid(unsafe_code)]
+
+pub mod error;
+pub mod tensors;
+
+pub use error::FederatedError;
+pub use tensors::NamedTensors;
