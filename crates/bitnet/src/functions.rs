@@ -254,7 +254,7 @@ pub struct OutOfRange {
     pub outside: usize,
     /// Evaluations in all.
     pub evaluated: usize,
-    /// Largest |t| of the normalised variable that lay outside of [-1, 1] (0 when none did).
+    /// Largest |t| of the normalised variable that lay outside of [-1, 1] (0 when none did, infinite for NaN).
     pub worst: f64,
 }
 
@@ -331,7 +331,9 @@ impl<'a> Counted<'a> {
         self.counts.evaluated += 1;
         if !self.series.contains(x) {
             self.counts.outside += 1;
-            self.counts.worst = self.counts.worst.max(self.series.normalise(x).abs());
+            let t = self.series.normalise(x).abs();
+            let t = if t.is_nan() { f64::INFINITY } else { t };
+            self.counts.worst = self.counts.worst.max(t);
         }
         self.series.eval(x)
     }

@@ -44,7 +44,7 @@ pub mod train;
 
 pub use calibration::{
     Calibration, CalibrationOptions, CalibrationOutcome, Degrees, Evaluation, LayerCalibration,
-    MaxAbs, MeanSquares, calibrate, calibrate_head_biases, evaluate,
+    MaxAbs, MeanSquares, SequenceReport, calibrate, calibrate_head_biases, evaluate,
 };
 pub use checkpoint::{LayerWeights, LoadReport, Model};
 pub use config::{Activation, Attention, Config};

@@ -26,9 +26,19 @@ fn polynomials_come_close_to_the_exact_functions() {
     let outcome = calibrate(&model, &windows(120, 100), &CalibrationOptions::default()).unwrap();
     println!("{outcome}");
     assert!(outcome.target_met);
+    assert_eq!(outcome.polynomial.range.outside(), 0);
+    // Repetition is tried without being covered, and told apart.
     assert_eq!(
-        outcome.polynomial.range.outside() + outcome.stress.outside(),
-        0
+        (outcome.greedy.sequences, outcome.repeated.sequences),
+        (24, 24)
+    );
+    assert_eq!(
+        outcome.outside(),
+        outcome.greedy.range.outside() + outcome.repeated.range.outside()
+    );
+    assert_eq!(
+        outcome.repeated.leaving > 0,
+        outcome.repeated.range.outside() > 0
     );
     assert!(outcome.perplexity_change().abs() < 0.01);
     assert!(outcome.polynomial.agreement(&outcome.exact, 0.0) > 0.9);
@@ -162,6 +172,12 @@ fn intervals_cover_repeated_tokens() {
         ..CalibrationOptions::default()
     };
     let wide = calibrate(&model, &text, &with).unwrap();
+    assert!(wide.target_met && narrow.target_met);
+    assert_eq!(wide.greedy.leaving + wide.repeated.leaving, 0);
+    assert_eq!((wide.repeated.sequences, wide.outside()), (12, 0));
+    // What the narrow intervals leave out is said, and does not fail them.
+    assert!(narrow.repeated.leaving > 0, "{narrow}");
+    assert!(narrow.outside() > 0 && narrow.polynomial.range.outside() == 0);
     for (narrow, wide) in narrow
         .calibration
         .layers

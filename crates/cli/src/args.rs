@@ -129,8 +129,9 @@ Examples:
     Logits(LogitsArgs),
     /// Fit the encrypted model's polynomials to text, and write calibration.json into the model folder
     #[command(after_help = "\
-Example:
-  tacit model calibrate models/tacit-mini --data docs/")]
+Examples:
+  tacit model calibrate models/tacit-mini --data docs/
+  tacit model calibrate models/tacit-mini --cover-repetition --out calibration-wide.json")]
     Calibrate(CalibrateArgs),
 }
 
@@ -174,8 +175,11 @@ pub struct LogitsArgs {
 /// `tacit model calibrate`
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
-    /// Model folder; calibration.json is written into it
+    /// Model folder
     pub model: PathBuf,
+    /// File to write [default: calibration.json in the model folder]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     /// Folder or file of text to calibrate on; may be given several times [default: documentation comments of the dependency sources in cargo's registry folder]
     #[arg(long, value_name = "PATH")]
     pub data: Vec<PathBuf>,
@@ -191,7 +195,10 @@ pub struct CalibrateArgs {
     /// Smallest share of tokens with the same likeliest next token
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub agreement_target: f64,
-    /// Write calibration.json even if the targets are not met
+    /// Make the intervals cover answers that go in circles and repeated tokens too: N sequences of each kind [N is 128 if left out]. Costs bits of precision on ordinary text
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_value_t = 0, default_missing_value = "128", hide_default_value = true)]
+    pub cover_repetition: usize,
+    /// Write the file even if the targets are not met
     #[arg(long)]
     pub force: bool,
 }

@@ -163,3 +163,56 @@ fn ids_outside_the_vocabulary_or_the_window_are_refused() {
         &["ids"],
     );
 }
+
+#[test]
+fn calibrate_writes_a_file_and_tells_repetition_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model(dir.path());
+    let path = dir.path().to_str().unwrap();
+    // A sequence without pattern, so that repetition is something else.
+    let mut state = 7u64;
+    let words: Vec<String> = (0..1600)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            format!("w{}", (state >> 33) % VOCAB as u64)
+        })
+        .collect();
+    let text = dir.path().join("text.txt");
+    std::fs::write(&text, words.join(" ")).unwrap();
+    let out = dir.path().join("wide.json");
+    let run = |extra: &[&str]| {
+        let mut args = vec!["model", "calibrate", path, "--json", "--force", "--data"];
+        args.push(text.to_str().unwrap());
+        args.extend(["--tokens", "1600"]);
+        args.extend(extra);
+        let output = tacit(&args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        json(&output)
+    };
+    let narrow = run(&[]);
+    let wide = run(&["--cover-repetition=16", "--out", out.to_str().unwrap()]);
+    for report in [&narrow, &wide] {
+        let outside = |of: &Value| of["out_of_range"].as_u64().unwrap();
+        assert_eq!(
+            outside(report),
+            report["out_of_range_text"].as_u64().unwrap()
+                + outside(&report["greedy"])
+                + outside(&report["repeated"])
+        );
+        assert!(report["repeated"]["sequences"].as_u64().unwrap() >= 16);
+        assert!(report["seconds"].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(wide["repeated"]["leaving"], 0, "{wide}");
+    let hi = |report: &Value| report["layers"][0]["attn_sub_norm"]["hi"].as_f64().unwrap();
+    assert!(hi(&wide) > hi(&narrow), "{narrow} {wide}");
+    // Each went where it was told to.
+    for (file, report) in [(dir.path().join("calibration.json"), &narrow), (out, &wide)] {
+        let written: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        assert_eq!(
+            written["layers"][0]["attn_sub_norm"]["hi"].as_f64(),
+            Some(hi(report))
+        );
+    }
+}

@@ -31,7 +31,8 @@ pub(super) struct Statistics {
 }
 
 impl Statistics {
-    fn merge(mut self, other: Self) -> Self {
+    /// Both together.
+    pub fn merge(mut self, other: Self) -> Self {
         if self.layers.is_empty() {
             return other;
         }

@@ -17,6 +17,7 @@ mod stress;
 pub use evaluate::{Evaluation, evaluate};
 pub use head_bias::calibrate_head_biases;
 pub use run::{CalibrationOptions, CalibrationOutcome, Degrees, calibrate};
+pub use stress::SequenceReport;
 
 use std::path::Path;
 

@@ -6,9 +6,10 @@
 
 use rayon::prelude::*;
 
+use super::measure::{Statistics, measure};
 use crate::checkpoint::Model;
 use crate::error::BitnetError;
-use crate::functions::{ForwardOptions, Functions, Probe, Quantity};
+use crate::functions::{ForwardOptions, Functions, Probe, Quantity, RangeReport};
 use crate::kv_cache::KvCache;
 use crate::sampling::argmax;
 use crate::ternary::Matrix;
@@ -22,49 +23,120 @@ const LONGEST: usize = 256;
 /// Largest vocabulary of which every token is tried in a row.
 const VOCABULARY: usize = 4096;
 
-/// `count` windows continued greedily by the exact model from the beginnings of `windows`, and as many of repeated tokens and
-/// short phrases out of them. Sequences are as long as the longest window (at most 256 tokens).
-pub(super) fn stress_windows(
-    model: &Model,
-    windows: &[Vec<u32>],
-    count: usize,
-) -> Result<Vec<Vec<u32>>, BitnetError> {
-    let length = windows.iter().map(Vec::len).max().unwrap_or(0).min(LONGEST);
-    let count = count.min(windows.len());
-    if count == 0 || length <= PROMPT {
-        return Ok(Vec::new());
+/// How sequences of one kind did with the polynomials.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SequenceReport {
+    /// Sequences tried.
+    pub sequences: usize,
+    /// Those with an evaluation outside of its interval, or a hidden state that is not finite.
+    pub leaving: usize,
+    /// Evaluations, all sequences together.
+    pub range: RangeReport,
+}
+
+impl std::fmt::Display for SequenceReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.leaving == 0 {
+            return writeln!(f, "{}, all inside of the intervals", self.sequences);
+        }
+        let (leaving, sequences) = (self.leaving, self.sequences);
+        write!(
+            f,
+            "{leaving} of {sequences} leave the intervals\n{}",
+            self.range
+        )
     }
-    let chosen: Vec<&Vec<u32>> = (0..count)
-        .map(|i| &windows[i * windows.len() / count])
-        .collect();
-    let options = ForwardOptions::new(Functions::ExactSigmoid);
-    let mut all: Vec<Vec<u32>> = chosen
+}
+
+/// Sequences made from windows of text.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stress {
+    /// Beginnings of windows, continued greedily by the exact model.
+    pub greedy: Vec<Vec<u32>>,
+    /// Tokens and short phrases of windows, repeated.
+    pub repeated: Vec<Vec<u32>>,
+}
+
+impl Stress {
+    /// `count` sequences of each kind (fewer when there are fewer windows), as long as the longest window (at most 256 tokens).
+    pub fn new(model: &Model, windows: &[Vec<u32>], count: usize) -> Result<Self, BitnetError> {
+        let length = windows.iter().map(Vec::len).max().unwrap_or(0).min(LONGEST);
+        let count = count.min(windows.len());
+        if count == 0 || length <= PROMPT {
+            return Ok(Self::default());
+        }
+        let chosen: Vec<&Vec<u32>> = (0..count)
+            .map(|i| &windows[i * windows.len() / count])
+            .collect();
+        let greedy = chosen
+            .par_iter()
+            .map(|window| continued(model, &window[..window.len().min(PROMPT)], length))
+            .collect::<Result<_, BitnetError>>()?;
+        let repeated = chosen
+            .iter()
+            .enumerate()
+            .map(|(i, window)| {
+                let cycle = CYCLES[i % CYCLES.len()].min(window.len());
+                // Not always the beginning of a window, which is often the beginning of a document.
+                let start = (i * 7) % (window.len() - cycle + 1);
+                (0..length).map(|t| window[start + t % cycle]).collect()
+            })
+            .collect();
+        Ok(Self { greedy, repeated })
+    }
+
+    /// What the functions saw on the sequences of both kinds.
+    pub fn measure(
+        &self,
+        model: &Model,
+        options: &ForwardOptions,
+    ) -> Result<Statistics, BitnetError> {
+        Ok(measure(model, &self.greedy, options)?.merge(measure(model, &self.repeated, options)?))
+    }
+}
+
+/// Counts the sequences that leave the intervals.
+pub(super) fn leaving(
+    model: &Model,
+    sequences: &[Vec<u32>],
+    options: &ForwardOptions,
+) -> Result<SequenceReport, BitnetError> {
+    let ranges: Vec<RangeReport> = sequences
         .par_iter()
-        .map(|window| {
-            let mut ids = window[..window.len().min(PROMPT)].to_vec();
+        .map(|ids| {
             let mut cache = KvCache::new(&model.config);
-            let mut states = model.forward(&ids, &options, &mut cache, None)?;
-            while ids.len() < length {
-                let last = states.normed.rows - 1;
-                let row = Matrix {
-                    rows: 1,
-                    cols: states.normed.cols,
-                    data: states.normed.row(last).to_vec(),
-                };
-                let next = argmax(model.head_logits(&row)?.row(0))?;
-                ids.push(next);
-                states = model.forward(&[next], &options, &mut cache, None)?;
-            }
-            Ok(ids)
+            Ok(model.forward(ids, options, &mut cache, None)?.range)
         })
         .collect::<Result<_, BitnetError>>()?;
-    for (i, window) in chosen.iter().enumerate() {
-        let cycle = CYCLES[i % CYCLES.len()].min(window.len());
-        // Not always the beginning of a window, which is often the beginning of a document.
-        let start = (i * 7) % (window.len() - cycle + 1);
-        all.push((0..length).map(|t| window[start + t % cycle]).collect());
+    let mut report = SequenceReport {
+        sequences: sequences.len(),
+        ..SequenceReport::default()
+    };
+    for range in ranges {
+        report.leaving += usize::from(range.outside() > 0 || range.non_finite > 0);
+        report.range.merge(&range);
     }
-    Ok(all)
+    Ok(report)
+}
+
+/// A prompt continued greedily by the exact model to `length` tokens.
+fn continued(model: &Model, prompt: &[u32], length: usize) -> Result<Vec<u32>, BitnetError> {
+    let options = ForwardOptions::new(Functions::ExactSigmoid);
+    let mut ids = prompt.to_vec();
+    let mut cache = KvCache::new(&model.config);
+    let mut states = model.forward(&ids, &options, &mut cache, None)?;
+    while ids.len() < length {
+        let last = states.normed.rows - 1;
+        let row = Matrix {
+            rows: 1,
+            cols: states.normed.cols,
+            data: states.normed.row(last).to_vec(),
+        };
+        let next = argmax(model.head_logits(&row)?.row(0))?;
+        ids.push(next);
+        states = model.forward(&[next], &options, &mut cache, None)?;
+    }
+    Ok(ids)
 }
 
 /// `[smallest, largest]` mean square before `attn_sub_norm`, per layer.

@@ -1,7 +1,11 @@
 //! `tacit model calibrate`: fits the encrypted model's polynomials to text.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
-use tacit_bitnet::calibration::{CalibrationOptions, calibrate};
+use tacit_bitnet::calibration::{
+    CalibrationOptions, CalibrationOutcome, LayerCalibration, SequenceReport, calibrate,
+};
 
 use super::{failure, load_weights, source, tokenizer};
 use crate::args::{CalibrateArgs, Global};
@@ -15,13 +19,79 @@ use crate::text;
 struct Report {
     file: String,
     tokens: usize,
+    seconds: f64,
     predictions: usize,
     perplexity_exact: f64,
     perplexity_polynomial: f64,
     top1_agreement: f64,
     target_met: bool,
+    /// Evaluations outside of their intervals: held-out text, greedy answers and repetitions together.
     out_of_range: usize,
-    degrees: std::collections::BTreeMap<&'static str, usize>,
+    out_of_range_text: usize,
+    greedy: Sequences,
+    repeated: Sequences,
+    degrees: BTreeMap<&'static str, usize>,
+    layers: Vec<BTreeMap<&'static str, Interval>>,
+}
+
+/// Sequences that are not text.
+#[derive(Debug, Serialize)]
+struct Sequences {
+    sequences: usize,
+    /// Sequences with an evaluation outside of its interval.
+    leaving: usize,
+    out_of_range: usize,
+}
+
+impl From<&SequenceReport> for Sequences {
+    fn from(report: &SequenceReport) -> Self {
+        Self {
+            sequences: report.sequences,
+            leaving: report.leaving,
+            out_of_range: report.range.outside(),
+        }
+    }
+}
+
+/// Where a polynomial stands for its function.
+#[derive(Debug, Serialize)]
+struct Interval {
+    lo: f64,
+    hi: f64,
+    degree: usize,
+}
+
+fn intervals(layer: &LayerCalibration) -> BTreeMap<&'static str, Interval> {
+    let of = |series: &tacit_bitnet::ChebyshevSeries| Interval {
+        lo: series.lo,
+        hi: series.hi,
+        degree: series.degree(),
+    };
+    layer.series().map(|(name, s)| (name, of(s))).collect()
+}
+
+impl Report {
+    fn new(outcome: &CalibrationOutcome, file: String, tokens: usize, seconds: f64) -> Self {
+        Self {
+            file,
+            tokens,
+            seconds,
+            predictions: outcome.exact.predictions,
+            perplexity_exact: outcome.exact.perplexity(),
+            perplexity_polynomial: outcome.polynomial.perplexity(),
+            top1_agreement: outcome.polynomial.agreement(&outcome.exact, 0.0),
+            target_met: outcome.target_met,
+            out_of_range: outcome.outside(),
+            out_of_range_text: outcome.polynomial.range.outside(),
+            greedy: (&outcome.greedy).into(),
+            repeated: (&outcome.repeated).into(),
+            degrees: tacit_bitnet::FunctionKind::ALL
+                .iter()
+                .map(|k| (k.name(), outcome.degrees.of(*k)))
+                .collect(),
+            layers: outcome.calibration.layers.iter().map(intervals).collect(),
+        }
+    }
 }
 
 /// Runs the command.
@@ -30,7 +100,7 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Outcome {
     let path = source.path();
     if !path.is_dir() {
         return Err(Failure::usage(format!(
-            "{} is not a folder; calibration.json is written into the model's folder",
+            "{} is not a folder; calibration takes a model folder",
             path.display()
         )));
     }
@@ -55,34 +125,36 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Outcome {
     let options = CalibrationOptions {
         perplexity_target: args.perplexity_target,
         agreement_target: args.agreement_target,
+        stress_windows: args.cover_repetition,
         ..CalibrationOptions::default()
     };
     let waiting = Display::pick(global.json).waiting("measuring ranges and fitting polynomials");
+    let start = std::time::Instant::now();
     let outcome = calibrate(&model, &windows, &options);
     waiting.finish_and_clear();
     let outcome = outcome.map_err(failure)?;
-    let file = path.join("calibration.json");
+    let file = args
+        .out
+        .clone()
+        .unwrap_or_else(|| path.join("calibration.json"));
     if outcome.target_met || args.force {
         outcome.calibration.save(&file).map_err(failure)?;
     }
-    let report = Report {
-        file: file.display().to_string(),
-        tokens: windows.iter().map(Vec::len).sum(),
-        predictions: outcome.exact.predictions,
-        perplexity_exact: outcome.exact.perplexity(),
-        perplexity_polynomial: outcome.polynomial.perplexity(),
-        top1_agreement: outcome.polynomial.agreement(&outcome.exact, 0.0),
-        target_met: outcome.target_met,
-        out_of_range: outcome.polynomial.range.outside(),
-        degrees: tacit_bitnet::FunctionKind::ALL
-            .iter()
-            .map(|k| (k.name(), outcome.degrees.of(*k)))
-            .collect(),
-    };
+    let report = Report::new(
+        &outcome,
+        file.display().to_string(),
+        windows.iter().map(Vec::len).sum(),
+        start.elapsed().as_secs_f64(),
+    );
     if global.json {
         print_json(&report)?;
     } else {
         print!("{outcome}");
+        for (n, layer) in report.layers.iter().enumerate() {
+            for (name, Interval { lo, hi, degree }) in layer {
+                println!("layer {n} {name}: [{lo:.4}, {hi:.4}], degree {degree}");
+            }
+        }
     }
     if outcome.target_met || args.force {
         if !global.json {
