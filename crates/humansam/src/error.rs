@@ -54,6 +54,25 @@ pub enum HumansamError {
         /// Its complaint, or the time it was given.
         message: String,
     },
+    /// A file of weights does not hold the tensors of the model, or cannot be read or written.
+    #[error("{}: {message}", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What was expected, what was found, what to do.
+        message: String,
+    },
+    /// Tensor arithmetic failed: shapes that do not fit, or memory.
+    #[error("tensor arithmetic: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// Training left the range of numbers.
+    #[error("training diverged at step {step}: the loss is {loss}; use a smaller --lr")]
+    Diverged {
+        /// The step.
+        step: usize,
+        /// Its loss.
+        loss: f64,
+    },
     /// Arguments that do not fit together or lie outside of their range.
     #[error("{0}")]
     Argument(String),

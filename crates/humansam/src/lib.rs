@@ -12,6 +12,7 @@
 pub mod class;
 pub mod clip;
 pub mod error;
+pub mod model;
 
 pub use class::Class;
 pub use clip::{Clip, Frame, Plane};
