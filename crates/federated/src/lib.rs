@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod protection;
 pub mod tensors;
 
 pub use error::FederatedError;
