@@ -12,7 +12,6 @@ use crate::{
         encrypted::Engine,
     },
     plan::{Cost, Plan},
-    ternary_layer::TernaryLayer,
     transformer::Transformer,
 };
 
@@ -81,13 +80,11 @@ impl EncryptedModel {
         let context = Context::new(params)?;
         let engine = Engine::new(context.clone(), *transformer.layout())?;
         let params = context.params();
-        let chain = engine.chain().clone();
-        let input_level = transformer.residual_level(chain.bottom);
-        let input_scale = transformer.residual_scale(chain.scale);
+        let input_level = transformer.residual_level(engine.chain().bottom);
+        let input_scale = transformer.residual_scale(engine.chain().scale);
         let ciphertexts = transformer.layout().ciphertexts(transformer.hidden());
         let cost = Cost::measure(&context);
-        let words = |layer: &TernaryLayer| engine.word_additions(layer);
-        let mut machine = CountingMachine::new(chain, params.slots(), cost, Box::new(words));
+        let mut machine = CountingMachine::new(&engine, cost)?;
         let input = vec![
             Shape {
                 level: input_level,

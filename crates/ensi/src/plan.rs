@@ -1,6 +1,6 @@
 //! The plan: every step of a forward pass with levels, operation counts and predicted seconds, before anything runs.
 
-use std::ops::{Add, AddAssign, Sub};
+use std::ops::{Add, AddAssign, Mul, Sub};
 
 use serde::Serialize;
 
@@ -13,9 +13,9 @@ pub struct Counts {
     pub key_switches: u64,
     /// Products of two ciphertexts.
     pub ct_ct: u64,
-    /// Products of a ciphertext and a plaintext.
+    /// Products of a ciphertext and a plaintext or a constant.
     pub ct_pt: u64,
-    /// Additions and subtractions of ciphertexts and plaintexts.
+    /// Additions and subtractions of ciphertexts, plaintexts and constants.
     pub additions: u64,
     /// Word additions of the ternary products (no ciphertext operation in the sense of the others).
     pub word_additions: u64,
@@ -48,6 +48,22 @@ impl Add for Counts {
 impl AddAssign for Counts {
     fn add_assign(&mut self, o: Counts) {
         *self = *self + o;
+    }
+}
+
+impl Mul<usize> for Counts {
+    type Output = Counts;
+    fn mul(self, times: usize) -> Counts {
+        let n = times as u64;
+        Counts {
+            bootstraps: n * self.bootstraps,
+            key_switches: n * self.key_switches,
+            ct_ct: n * self.ct_ct,
+            ct_pt: n * self.ct_pt,
+            additions: n * self.additions,
+            word_additions: n * self.word_additions,
+            rescales: n * self.rescales,
+        }
     }
 }
 
@@ -145,8 +161,6 @@ pub struct Cost {
     pub coeffs_to_slots: f64,
     /// Seconds of one EvalMod.
     pub eval_mod: f64,
-    /// Counts of one SlotsToCoeffs, one repack to CoeffsToSlots, and one EvalMod.
-    pub refresh: [Counts; 3],
 }
 
 impl Cost {
@@ -184,40 +198,12 @@ impl Cost {
     pub fn encode(&self, level: usize) -> f64 {
         self.unit * (40.0 + 1.2 * (level + 1) as f64)
     }
-    /// Ciphertext products of a series of this many coefficients (baby steps below 8, then Paterson-Stockmeyer).
-    pub fn series_products(coefficients: usize) -> u64 {
-        match coefficients {
-            0..=2 => 0,
-            3..=4 => 2,
-            5..=8 => 4,
-            9..=16 => 8,
-            17..=32 => 13,
-            33..=64 => 18,
-            more => more as u64 / 2,
-        }
-    }
-    /// Counts of a linear layer.
-    pub fn refresh_counts(&self, inputs: usize, outputs: usize, imaginary: usize) -> Counts {
-        let mut sum = Counts::default();
-        for (counts, times) in self
-            .refresh
-            .iter()
-            .zip([inputs, outputs, outputs + imaginary])
-        {
-            for _ in 0..times {
-                sum += *counts;
-            }
-        }
-        sum.bootstraps = outputs as u64;
-        sum
-    }
 }
 
 impl Cost {
     /// The cost model for a context on this machine: measures one limb transform over all primes in turn (a few milliseconds).
     ///
-    /// The refresh figures are multiples of it; their counts follow from the default shapes of CoeffsToSlots, EvalMod and
-    /// SlotsToCoeffs and are refined by what a pass reports.
+    /// The refresh figures are multiples of it, for the default shapes of CoeffsToSlots, EvalMod and SlotsToCoeffs.
     pub fn measure(context: &tacit_ckks::Context) -> Self {
         let params = context.params();
         let n = params.n();
@@ -238,7 +224,6 @@ impl Cost {
             mix_per_weight: 2.5e-5 / (1.0 + 0.75 * (threads - 1.0)) * n as f64 / 65536.0,
             coeffs_to_slots: 0.0,
             eval_mod: 0.0,
-            refresh: [Counts::default(); 3],
         };
         let factors = |count: usize, level: usize, babies: f64, giants: f64| -> f64 {
             (0..count)
@@ -264,20 +249,6 @@ impl Cost {
         cost.slots_to_coeffs = stc;
         cost.coeffs_to_slots = cts;
         cost.eval_mod = eval_mod;
-        // what the default shapes do: 15 stages in three factors each way, degree 63 and one double angle
-        let counts = |key_switches, ct_ct, ct_pt, additions, rescales| Counts {
-            key_switches,
-            ct_ct,
-            ct_pt,
-            additions,
-            rescales,
-            ..Counts::default()
-        };
-        cost.refresh = [
-            counts(47, 0, 158, 155, 3),
-            counts(49, 0, 160, 155, 3),
-            counts(16, 19, 67, 84, 20),
-        ];
         cost
     }
 }

@@ -7,6 +7,8 @@ use crate::{
     machine::{
         Chain, Machine, Mask, Refreshed,
         clear::{check_linear, refreshed_scale},
+        encrypted::Engine,
+        rehearsal::{RefreshCounts, SeriesCounts},
         series_depth,
     },
     plan::{Cost, Counts, PlanStep},
@@ -33,30 +35,35 @@ pub struct KeyUse {
     pub relinearisation: usize,
 }
 
-/// Word additions of a ternary layer's product.
-pub type WordAdditions<'a> = Box<dyn Fn(&TernaryLayer) -> Result<u64, EnsiError> + 'a>;
-
 /// Runs the program on shapes only.
 pub struct CountingMachine<'a> {
     chain: Chain,
     slots: i64,
     cost: Cost,
-    word_additions: WordAdditions<'a>,
+    series: SeriesCounts,
+    refresh: RefreshCounts,
+    engine: &'a Engine,
     steps: Vec<PlanStep>,
     keys: KeyUse,
 }
 
 impl<'a> CountingMachine<'a> {
-    /// A machine for this chain, slot count and cost model; `word_additions` counts the additions of a packed product.
-    pub fn new(chain: Chain, slots: usize, cost: Cost, word_additions: WordAdditions<'a>) -> Self {
-        Self {
-            chain,
-            slots: slots as i64,
+    /// A machine for this engine and cost model.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn new(engine: &'a Engine, cost: Cost) -> Result<Self, EnsiError> {
+        let mut series = SeriesCounts::default();
+        Ok(Self {
+            chain: engine.chain().clone(),
+            slots: engine.context().params().slots() as i64,
             cost,
-            word_additions,
+            refresh: RefreshCounts::new(engine.bootstrapper(), &mut series)?,
+            series,
+            engine,
             steps: Vec::new(),
             keys: KeyUse::default(),
-        }
+        })
     }
 
     /// The steps and the keys used.
@@ -255,17 +262,13 @@ impl Machine for CountingMachine<'_> {
     ) -> Result<Shape, EnsiError> {
         let depth = series_depth(coefficients.len());
         let level = self.spend(ct.level, depth)?;
-        let products = Cost::series_products(coefficients.len());
+        let counts = self.series.of(coefficients)?;
         self.keys.relinearisation = self.keys.relinearisation.max(ct.level);
         let middle = ct.level - depth / 2;
-        let each = self.cost.tensor(middle)
-            + self.cost.key_switch(middle, false)
-            + self.cost.rescale(middle);
-        self.note(ct.level, each * products as f64, |c| {
-            c.ct_ct += products;
-            c.key_switches += products;
-            c.rescales += products;
-        });
+        let seconds = self.cost.tensor(middle) * counts.ct_ct as f64
+            + self.cost.key_switch(middle, false) * counts.key_switches as f64
+            + self.cost.rescale(middle) * counts.rescales as f64;
+        self.note(ct.level, seconds, |c| *c += counts);
         Ok(Shape { level, scale })
     }
     fn linear(
@@ -292,9 +295,9 @@ impl Machine for CountingMachine<'_> {
             + self.cost.coeffs_to_slots * layer.outputs() as f64
             + self.cost.eval_mod * (layer.outputs() + imaginary) as f64;
         let counts = self
-            .cost
-            .refresh_counts(inputs.len(), layer.outputs(), imaginary);
-        let words = (self.word_additions)(layer)?;
+            .refresh
+            .linear(inputs.len(), layer.outputs(), imaginary);
+        let words = self.engine.word_additions(layer)?;
         self.note(self.chain.bottom, seconds, |c| {
             *c += counts;
             c.word_additions += words;

@@ -198,15 +198,11 @@ impl<'a> EncryptedMachine<'a> {
 
     /// Operations so far.
     pub fn counts(&self) -> Counts {
-        let c = self.evaluator.counts();
+        let counts = Counts::from(self.evaluator.counts());
         Counts {
-            bootstraps: c.bootstraps,
-            key_switches: c.key_switches,
-            ct_ct: c.ct_ct,
-            ct_pt: c.ct_pt + c.constants,
-            additions: c.additions - self.vector_additions,
+            additions: counts.additions - self.vector_additions,
             word_additions: self.vector_additions * (2 * self.engine.layout.tokens()) as u64,
-            rescales: c.rescales,
+            ..counts
         }
     }
 

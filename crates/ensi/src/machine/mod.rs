@@ -11,6 +11,7 @@
 pub mod clear;
 pub mod counting;
 pub mod encrypted;
+pub mod rehearsal;
 
 use std::sync::Arc;
 
