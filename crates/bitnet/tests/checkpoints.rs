@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{config_json, ids};
+use common::{config_json, ids, rescale};
 use half::{bf16, f16};
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
@@ -439,20 +439,7 @@ fn inverted_scales_are_refused() {
     // Masters of a usual size, mean |W| about 0.005: taken the wrong way round, gains are far from those of any model.
     let mut config = config_json();
     let mut model = model(&config, 7);
-    for layer in &mut model.layers {
-        for w in [
-            &mut layer.q,
-            &mut layer.k,
-            &mut layer.v,
-            &mut layer.o,
-            &mut layer.gate,
-            &mut layer.up,
-            &mut layer.down,
-        ] {
-            let codes: Vec<i8> = (0..w.rows()).flat_map(|r| w.row_codes(r)).collect();
-            *w = TernaryMatrix::from_codes(w.rows(), w.cols(), &codes, 0.01).unwrap();
-        }
-    }
+    rescale(&mut model, |_| 0.01);
     let stored = tensors(&model, Form::PackedMultiply, true);
     assert!(load(&config, &stored).is_ok());
     config["quantization_config"]["linear_class"] = json!("bitlinear");

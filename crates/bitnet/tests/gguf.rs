@@ -177,20 +177,8 @@ fn model(config: &Value, seed: u64) -> Model {
     let mut model = common::model(config, seed);
     for layer in &mut model.layers {
         layer.head_bias.fill(0.0);
-        for w in [
-            &mut layer.q,
-            &mut layer.k,
-            &mut layer.v,
-            &mut layer.o,
-            &mut layer.gate,
-            &mut layer.up,
-            &mut layer.down,
-        ] {
-            let codes: Vec<i8> = (0..w.rows()).flat_map(|r| w.row_codes(r)).collect();
-            let scale = f16::from_f32(w.scale()).to_f32();
-            *w = TernaryMatrix::from_codes(w.rows(), w.cols(), &codes, scale).unwrap();
-        }
     }
+    common::rescale(&mut model, |scale| f16::from_f32(scale).to_f32());
     model
 }
 

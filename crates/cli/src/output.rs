@@ -141,6 +141,13 @@ pub fn error_bits(got: &[f64], want: &[f64]) -> Option<f64> {
     (scale > 0.0).then(|| -(error.max(scale * 2f64.powi(-53)) / scale).log2())
 }
 
+/// Says how many polynomials were evaluated outside of their intervals, if any were.
+pub fn say_out_of_range(evaluations: usize) {
+    if evaluations > 0 {
+        println!("{evaluations} polynomial evaluations left their interval");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tacit_bitnet::Matrix;
-use tacit_ckks::Ciphertext;
+use tacit_bitnet::functions::RangeReport;
+use tacit_bitnet::{Calibration, ForwardOptions, Functions, Matrix, Model};
+use tacit_ckks::{Ciphertext, Parameters};
 use tacit_ensi::{Client, EncryptedModel, EnsiError, Progress, Server};
 
 use crate::exit::{Failure, Kind, Outcome, chain};
@@ -33,13 +34,42 @@ pub type OnProgress<'a> = &'a mut dyn FnMut(Progress);
 /// Ordinary text for the positions of the window after the prompt. Causality keeps it from touching the prompt's tokens; but every
 /// position is computed, and a value outside the polynomials' intervals anywhere would spoil the whole ciphertext. (The prompt
 /// over and over is no good: repeated tokens attend to each other and their sums leave the intervals.)
-pub const FILLER: &str = ". Returns an error if the file does not exist or cannot be read. The caller must ensure that the given \
+const FILLER: &str = ". Returns an error if the file does not exist or cannot be read. The caller must ensure that the given \
     buffer is large enough to hold the result. This method is used to create a new value from the given parts, and it will \
     return `None` if there are no more elements in the list. See the documentation of the module for more information about \
     the types that implement this trait.";
 
 /// Hidden states larger than this many times the calibration's largest are not an answer.
 const IMPLAUSIBLE: f64 = 3.0;
+
+/// Places the weights, encodes the tables and plans a forward pass under the default parameters.
+pub fn prepare(
+    model: &Model,
+    calibration: &Calibration,
+    display: Display,
+) -> Outcome<Arc<EncryptedModel>> {
+    let waiting = display.waiting("preparing the encrypted model");
+    let encrypted = EncryptedModel::new(model, calibration, Parameters::default_128());
+    waiting.finish_and_clear();
+    Ok(Arc::new(encrypted.map_err(failure)?))
+}
+
+/// What leaves its interval, in the clear, on a window of this prompt and the filler behind it.
+pub fn filled_range(loaded: &Loaded, prompt: &[u32], window: usize) -> Outcome<RangeReport> {
+    let filler = loaded
+        .tokenizer
+        .encode(FILLER, false)
+        .map_err(crate::model::failure)?;
+    let ids: Vec<u32> = prompt
+        .iter()
+        .chain(filler.iter().cycle())
+        .take(window)
+        .copied()
+        .collect();
+    let options = ForwardOptions::new(Functions::Polynomial(&loaded.calibration));
+    let states = loaded.model.hidden_states(&ids, &options);
+    Ok(states.map_err(crate::model::failure)?.range)
+}
 
 /// A client with fresh keys and the server that holds its evaluation keys.
 pub struct Session {
@@ -200,18 +230,15 @@ fn matrix(rows: &[Vec<f64>], cols: usize) -> Matrix {
 
 #[cfg(test)]
 mod tests {
-    use super::FILLER;
+    use super::filled_range;
     use crate::model::load;
-    use tacit_bitnet::{ForwardOptions, Functions};
 
     /// With ordinary text behind them, ordinary prompts of any length stay inside every interval of the shipped model, all over
     /// the window.
     #[test]
     fn filled_windows_of_the_shipped_model_stay_in_range() {
         let loaded = load(None).unwrap();
-        let filler = loaded.tokenizer.encode(FILLER, false).unwrap();
         let window = loaded.calibration.context;
-        let options = ForwardOptions::new(Functions::Polynomial(&loaded.calibration));
         for prompt in [
             "The function returns",
             "Returns",
@@ -220,13 +247,7 @@ mod tests {
             "a",
         ] {
             let ids = loaded.tokenizer.encode(prompt, true).unwrap();
-            let ids: Vec<u32> = ids
-                .iter()
-                .chain(filler.iter().cycle())
-                .take(window)
-                .copied()
-                .collect();
-            let range = loaded.model.hidden_states(&ids, &options).unwrap().range;
+            let range = filled_range(&loaded, &ids, window).unwrap();
             assert_eq!(
                 (range.outside(), range.non_finite),
                 (0, 0),

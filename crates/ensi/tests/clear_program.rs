@@ -76,18 +76,7 @@ fn check(case: &Case, seed: u64) {
 
 #[test]
 fn small_model_with_repeated_features() {
-    check(
-        &Case {
-            hidden: 32,
-            ffn: 48,
-            heads: 4,
-            kv_heads: 4,
-            layers: 2,
-            gains: false,
-            sub_norms: true,
-        },
-        1,
-    );
+    check(&Case::small(2), 1);
 }
 
 #[test]

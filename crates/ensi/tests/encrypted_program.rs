@@ -145,15 +145,7 @@ fn every_count_is_as_planned(s: &mut Session) {
 
 #[test]
 fn two_layers_match_the_clear_program_and_the_plan() {
-    let case = Case {
-        hidden: 32,
-        ffn: 48,
-        heads: 4,
-        kv_heads: 4,
-        layers: 2,
-        gains: false,
-        sub_norms: true,
-    };
+    let case = Case::small(2);
     let mut s = session(&case, 8, 11);
     let bits = worst_bits(&mut s);
     assert!(bits > 10.0, "{bits}");
@@ -179,15 +171,7 @@ fn gains_grouped_queries_and_two_ciphertexts() {
 
 #[test]
 fn foreign_truncated_and_missing_messages_are_refused() {
-    let case = Case {
-        hidden: 32,
-        ffn: 48,
-        heads: 4,
-        kv_heads: 4,
-        layers: 1,
-        gains: false,
-        sub_norms: true,
-    };
+    let case = Case::small(1);
     let mut s = session(&case, 2, 13);
     let prompt = s.client.encrypt_prompt(&s.rows).unwrap();
     let say = |r: Result<Vec<u8>, EnsiError>| r.err().map(|e| e.to_string()).unwrap_or_default();
@@ -235,15 +219,7 @@ fn foreign_truncated_and_missing_messages_are_refused() {
 
 #[test]
 fn published_keys_are_listed_by_their_own_numbers() {
-    let case = Case {
-        hidden: 32,
-        ffn: 48,
-        heads: 4,
-        kv_heads: 4,
-        layers: 1,
-        gains: false,
-        sub_norms: true,
-    };
+    let case = Case::small(1);
     let s = session(&case, 2, 14);
     let keys = s.client.published_keys();
     // every message is a key; the ternary products' message holds two

@@ -42,6 +42,22 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
+    /// Warns of tensors that no part of the model is made of.
+    pub fn unknown(&mut self, names: &[&str]) {
+        if names.is_empty() {
+            return;
+        }
+        let shown = names[..names.len().min(5)].join(", ");
+        let more = if names.len() > 5 {
+            format!(" and {} more", names.len() - 5)
+        } else {
+            String::new()
+        };
+        self.report
+            .warnings
+            .push(format!("unknown tensors, not used: {shown}{more}"));
+    }
+
     /// Accounts for a matrix and refuses one without any non-zero weight.
     pub fn linear(
         &mut self,

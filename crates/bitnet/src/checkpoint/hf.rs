@@ -69,23 +69,7 @@ pub fn load(folder: &Path) -> Result<(Model, LoadReport), BitnetError> {
         .names()
         .filter(|n| !used.contains(*n) && !n.ends_with("rotary_emb.inv_freq"))
         .collect();
-    if !unknown.is_empty() {
-        let shown = unknown
-            .iter()
-            .take(5)
-            .copied()
-            .collect::<Vec<_>>()
-            .join(", ");
-        let more = if unknown.len() > 5 {
-            format!(" and {} more", unknown.len() - 5)
-        } else {
-            String::new()
-        };
-        assembly
-            .report
-            .warnings
-            .push(format!("unknown tensors, not used: {shown}{more}"));
-    }
+    assembly.unknown(&unknown);
     if assembly.report.forms.contains(&WeightForm::Masters) && !config.quantization.online {
         let declared = if config.quantization.declared {
             "offline quantization"

@@ -187,3 +187,21 @@ pub fn naive(model: &Model, ids: &[u32], sigmoid: bool) -> (Rows, Rows) {
         .collect();
     (x, logits)
 }
+
+/// Gives every linear matrix of a model another scale.
+pub fn rescale(model: &mut Model, scale: impl Fn(f32) -> f32) {
+    for layer in &mut model.layers {
+        for w in [
+            &mut layer.q,
+            &mut layer.k,
+            &mut layer.v,
+            &mut layer.o,
+            &mut layer.gate,
+            &mut layer.up,
+            &mut layer.down,
+        ] {
+            let codes: Vec<i8> = (0..w.rows()).flat_map(|r| w.row_codes(r)).collect();
+            *w = TernaryMatrix::from_codes(w.rows(), w.cols(), &codes, scale(w.scale())).unwrap();
+        }
+    }
+}

@@ -4,12 +4,10 @@ mod errors;
 pub mod explain;
 mod prompt;
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 use tacit_bitnet::{ForwardOptions, Functions, Matrix, Sampler, SamplingOptions};
-use tacit_ckks::Parameters;
 use tacit_ensi::{Counts, EncryptedModel, Progress};
 
 use crate::args::{AskArgs, Global};
@@ -87,14 +85,7 @@ pub fn run(args: &AskArgs, global: &Global) -> Outcome {
         loaded.calibration.context.min(loaded.model.config.context),
     )?;
 
-    let waiting = display.waiting("preparing the encrypted model");
-    let encrypted = EncryptedModel::new(
-        &loaded.model,
-        &loaded.calibration,
-        Parameters::default_128(),
-    );
-    waiting.finish_and_clear();
-    let encrypted = Arc::new(encrypted.map_err(session::failure)?);
+    let encrypted = session::prepare(&loaded.model, &loaded.calibration, display)?;
     let plan = encrypted.plan();
     prompt::fit(ids.len(), args.tokens as usize, plan.context)?;
     if args.explain && !global.json {

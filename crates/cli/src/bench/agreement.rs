@@ -5,14 +5,11 @@
 //! next token. A forward pass gives the states of all tokens of a prompt, so agreement over all of them comes for free.
 //! Perplexities are measured in the clear, with exact functions and with the polynomials, on windows of the same text.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 use tacit_bitnet::calibration::evaluate;
 use tacit_bitnet::{ForwardOptions, Functions, Matrix};
-use tacit_ckks::Parameters;
-use tacit_ensi::EncryptedModel;
 
 use super::median;
 use crate::args::{AgreementArgs, Global};
@@ -21,7 +18,7 @@ use crate::exit::{Failure, Kind, Outcome};
 use crate::interrupt;
 use crate::memory::peak_rss_bytes;
 use crate::model::{self, Loaded};
-use crate::output::{bytes, error_bits, print_json, seconds};
+use crate::output::{bytes, error_bits, print_json, say_out_of_range, seconds};
 use crate::progress::Display;
 use crate::session::{self, Session};
 use crate::text;
@@ -153,14 +150,7 @@ pub fn run(args: &AgreementArgs, global: &Global) -> Outcome {
 
 /// Runs every prompt under encryption and in the clear.
 fn encrypted(loaded: &Loaded, prompts: &[Vec<u32>], display: Display) -> Outcome<Tally> {
-    let waiting = display.waiting("preparing the encrypted model");
-    let encrypted = EncryptedModel::new(
-        &loaded.model,
-        &loaded.calibration,
-        Parameters::default_128(),
-    );
-    waiting.finish_and_clear();
-    let encrypted = Arc::new(encrypted.map_err(session::failure)?);
+    let encrypted = session::prepare(&loaded.model, &loaded.calibration, display)?;
     let mut session = Session::open(&encrypted, loaded, display)?;
     let polynomial = ForwardOptions::new(Functions::Polynomial(&loaded.calibration));
     let exact = ForwardOptions::new(loaded.model.exact_functions());
@@ -230,24 +220,9 @@ fn encrypted(loaded: &Loaded, prompts: &[Vec<u32>], display: Display) -> Outcome
 
 /// Share of prompts that, with ordinary text behind them, leave no interval.
 fn in_range(loaded: &Loaded, prompts: &[Vec<u32>], window: usize) -> Outcome<f64> {
-    let filler = loaded
-        .tokenizer
-        .encode(session::FILLER, false)
-        .map_err(model::failure)?;
-    let options = ForwardOptions::new(Functions::Polynomial(&loaded.calibration));
     let mut inside = 0;
     for prompt in prompts {
-        let ids: Vec<u32> = prompt
-            .iter()
-            .chain(filler.iter().cycle())
-            .take(window)
-            .copied()
-            .collect();
-        let range = loaded
-            .model
-            .hidden_states(&ids, &options)
-            .map_err(model::failure)?
-            .range;
+        let range = session::filled_range(loaded, prompt, window)?;
         inside += usize::from(range.outside() == 0 && range.non_finite == 0);
     }
     Ok(inside as f64 / prompts.len().max(1) as f64)
@@ -309,12 +284,7 @@ fn print(report: &Report) -> Outcome {
         100.0 * report.perplexity_change,
         report.perplexity_windows
     );
-    if report.out_of_range > 0 {
-        println!(
-            "{} polynomial evaluations left their interval",
-            report.out_of_range
-        );
-    }
+    say_out_of_range(report.out_of_range);
     println!(
         "prompts that leave no interval                            {}",
         percent(Some(report.prompts_in_range))

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 use tacit_bitnet::{Config, LoadReport, Model};
-use tacit_ckks::Parameters;
 use tacit_ensi::{Counts, EncryptedModel};
 
 use super::{calibration, load_weights, source, tokenizer};
@@ -10,6 +9,7 @@ use crate::args::{Global, InspectArgs};
 use crate::ask::explain::{self, Shares, StepReport};
 use crate::exit::Outcome;
 use crate::output::{Table, bytes, count, print_json, seconds};
+use crate::progress::Display;
 use crate::session;
 
 /// The JSON object.
@@ -49,8 +49,7 @@ pub fn run(args: &InspectArgs, global: &Global) -> Outcome {
     let mut report = Report::new(&source.name(), &model, &load, path);
     if args.plan {
         let calibration = calibration(path, &model)?;
-        let encrypted = EncryptedModel::new(&model, &calibration, Parameters::default_128())
-            .map_err(session::failure)?;
+        let encrypted = session::prepare(&model, &calibration, Display::pick(global.json))?;
         report.plan = Some(PlanReport::new(&encrypted));
     }
     if global.json {

@@ -6,7 +6,7 @@ use tacit_bitnet::{ForwardOptions, Functions};
 use super::{calibration, failure, load_weights, source};
 use crate::args::{FunctionsArg, Global, LogitsArgs};
 use crate::exit::Outcome;
-use crate::output::{Table, print_json};
+use crate::output::{Table, print_json, say_out_of_range};
 
 /// The JSON object.
 #[derive(Debug, Serialize)]
@@ -62,7 +62,7 @@ pub fn run(args: &LogitsArgs, global: &Global) -> Outcome {
         ids: args.ids.clone(),
         functions: format!("{:?}", args.functions).to_lowercase(),
         int8_activations: args.int8_activations,
-        out_of_range: hidden.range.functions.values().map(|c| c.outside).sum(),
+        out_of_range: hidden.range.outside(),
         logits,
         top,
     };
@@ -74,12 +74,7 @@ pub fn run(args: &LogitsArgs, global: &Global) -> Outcome {
         table.row(vec![c.id.to_string(), format!("{:.5}", c.logit)]);
     }
     print!("{}", table.render());
-    if report.out_of_range > 0 {
-        println!(
-            "{} polynomial evaluations left their interval",
-            report.out_of_range
-        );
-    }
+    say_out_of_range(report.out_of_range);
     println!(
         "({} logits in all; --json prints every one)",
         report.logits.len()

@@ -40,6 +40,21 @@ pub struct Case {
     pub sub_norms: bool,
 }
 
+impl Case {
+    /// 32 features in four heads, without gains.
+    pub fn small(layers: usize) -> Self {
+        Self {
+            hidden: 32,
+            ffn: 48,
+            heads: 4,
+            kv_heads: 4,
+            layers,
+            gains: false,
+            sub_norms: true,
+        }
+    }
+}
+
 fn series(lo: f64, hi: f64, degree: usize, f: impl Fn(f64) -> f64) -> ChebyshevSeries {
     ChebyshevSeries::fit(lo, hi, degree, f).unwrap()
 }

@@ -130,18 +130,7 @@ pub fn load(path: &Path, layout: I2sLayout) -> Result<(Model, LoadReport), Bitne
         .map(String::as_str)
         .filter(|n| !used.contains(*n))
         .collect();
-    if !unknown.is_empty() {
-        let shown = unknown
-            .iter()
-            .take(5)
-            .copied()
-            .collect::<Vec<_>>()
-            .join(", ");
-        assembly.report.warnings.push(format!(
-            "{} unknown tensors, not used: {shown}",
-            unknown.len()
-        ));
-    }
+    assembly.unknown(&unknown);
     let warnings = &mut assembly.report.warnings;
     if assembly.report.forms.contains(&WeightForm::Masters) {
         warnings.push(
