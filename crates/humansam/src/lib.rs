@@ -12,6 +12,8 @@
 pub mod class;
 pub mod clip;
 pub mod error;
+pub mod flow;
+pub mod generator;
 pub mod model;
 
 pub use class::Class;
