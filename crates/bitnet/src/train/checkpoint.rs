@@ -66,15 +66,7 @@ pub(crate) fn load(
         reason,
     };
     let bytes = std::fs::read(path).map_err(|e| TrainError::io(path, e))?;
-    let (_, meta) = SafeTensors::read_metadata(&bytes)
-        .map_err(|e| bad(format!("not a safetensors file: {e}")))?;
-    let state = meta
-        .metadata()
-        .as_ref()
-        .and_then(|m| m.get("state"))
-        .ok_or_else(|| bad("has no training state".into()))?;
-    let state: State =
-        serde_json::from_str(state).map_err(|e| bad(format!("training state: {e}")))?;
+    let (state, file) = read_state(path, &bytes)?;
     let same = |c: &TrainConfig| TrainConfig {
         data: Vec::new(),
         out: path.to_owned(),
@@ -90,7 +82,6 @@ pub(crate) fn load(
             serde_json::to_string(&same(config))?
         )));
     }
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
     let mut network = Network::new(config);
     let mut adam = AdamW::new(&network);
     network.norms = state.norms.clone();
@@ -100,27 +91,70 @@ pub(crate) fn load(
             ("adam_m", &mut adam.m[i]),
             ("adam_v", &mut adam.v[i]),
         ] {
-            let name = format!("{prefix}.{}", p.name);
-            let t = file
-                .tensor(&name)
-                .map_err(|e| bad(format!("{name}: {e}")))?;
-            if t.dtype() != Dtype::F32 || t.shape() != [p.rows, p.cols] {
-                return Err(bad(format!(
-                    "{name} is {:?} {:?}, expected F32 [{}, {}]",
-                    t.dtype(),
-                    t.shape(),
-                    p.rows,
-                    p.cols
-                )));
-            }
-            *data = t
-                .data()
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect();
+            *data =
+                values(&file, &format!("{prefix}.{}", p.name), [p.rows, p.cols]).map_err(bad)?;
         }
     }
     Ok((network, adam, state))
+}
+
+/// The values of an `f32` tensor of the shape given, or what is wrong with it.
+fn values(file: &SafeTensors, name: &str, shape: [usize; 2]) -> Result<Vec<f32>, String> {
+    let t = file.tensor(name).map_err(|e| format!("{name}: {e}"))?;
+    if t.dtype() != Dtype::F32 || t.shape() != shape {
+        return Err(format!(
+            "{name} is {:?} {:?}, expected F32 {shape:?}",
+            t.dtype(),
+            t.shape()
+        ));
+    }
+    Ok(t.data()
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|b| f32::from_le_bytes(*b))
+        .collect())
+}
+
+/// Reads only the network, of whatever configuration the file says.
+pub(crate) fn load_network(path: &Path) -> Result<Network, TrainError> {
+    let bad = |reason: String| TrainError::Checkpoint {
+        path: path.to_owned(),
+        reason,
+    };
+    let bytes = std::fs::read(path).map_err(|e| TrainError::io(path, e))?;
+    let (state, file) = read_state(path, &bytes)?;
+    state.config.check()?;
+    let mut network = Network::new(&state.config);
+    for p in &mut network.parameters {
+        p.data = values(&file, &format!("master.{}", p.name), [p.rows, p.cols]).map_err(bad)?;
+    }
+    let layers = network.norms.attn_eps.len();
+    let n = &state.norms;
+    if [&n.attn_centre, &n.ffn_centre, &n.attn_eps]
+        .iter()
+        .any(|v| v.len() != layers)
+    {
+        return Err(bad(format!("norm statistics are not of {layers} layers")));
+    }
+    network.norms = state.norms;
+    Ok(network)
+}
+
+fn read_state<'a>(path: &Path, bytes: &'a [u8]) -> Result<(State, SafeTensors<'a>), TrainError> {
+    let bad = |reason: String| TrainError::Checkpoint {
+        path: path.to_owned(),
+        reason,
+    };
+    let (_, meta) = SafeTensors::read_metadata(bytes)
+        .map_err(|e| bad(format!("not a safetensors file: {e}")))?;
+    let state = meta
+        .metadata()
+        .as_ref()
+        .and_then(|m| m.get("state"))
+        .ok_or_else(|| bad("has no training state".into()))?;
+    let state: State =
+        serde_json::from_str(state).map_err(|e| bad(format!("training state: {e}")))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|e| bad(e.to_string()))?;
+    Ok((state, file))
 }

@@ -29,6 +29,7 @@ mod optimiser;
 mod sample;
 mod tokenizer_training;
 mod trainer;
+mod tune;
 
 pub use config::{AttentionKind, Penalties, TrainConfig, TrainError};
 pub use corpus::{Corpus, Document, family};
@@ -39,3 +40,4 @@ pub use model::{Network, NormState};
 pub use optimiser::learning_rate;
 pub use tokenizer_training::{END_OF_TEXT, encode_corpus, train_tokenizer};
 pub use trainer::{Progress, TrainSummary, Trainer, train};
+pub use tune::{LossAndGradients, ParameterView, Role, ternarise};

@@ -92,8 +92,8 @@ pub(crate) struct Step {
     pub loss: f64,
     /// Weighted penalties: logits, norms and peaks, gate.
     pub penalties: [f64; 3],
-    /// One gradient per parameter.
-    pub gradients: Vec<Tensor>,
+    /// One gradient per parameter, where one was wanted.
+    pub gradients: Vec<Option<Tensor>>,
     /// Batch means of `ln(mean square + eps)` before the sub-norms.
     pub attn_log_ms: Vec<f32>,
     pub ffn_log_ms: Vec<f32>,
@@ -431,12 +431,23 @@ impl Network {
         targets: &[u32],
         penalties: &Penalties,
     ) -> Result<Step, TrainError> {
+        self.step_of(inputs, targets, self.sizes.context, penalties, &|_| true)
+    }
+
+    /// The same for sequences of `context` ids, with gradients only of the parameters that `wanted` names by index.
+    pub(crate) fn step_of(
+        &self,
+        inputs: &[u32],
+        targets: &[u32],
+        context: usize,
+        penalties: &Penalties,
+        wanted: &dyn Fn(usize) -> bool,
+    ) -> Result<Step, TrainError> {
         let Sizes {
             hidden: d,
             ffn: f,
             layers,
             vocab,
-            context,
             ..
         } = self.sizes;
         self.check_inputs(inputs, context)?;
@@ -457,7 +468,11 @@ impl Network {
         let e = layers * PER_LAYER;
         let d_logits = tensor(d_logits, n, vocab)?;
         let dg = d_logits.matmul(&w[e])?;
-        let mut d_embedding = with_data(&d_logits.t()?.matmul(&g)?, <[f32]>::to_vec)?;
+        let mut d_embedding = if wanted(e) {
+            with_data(&d_logits.t()?.matmul(&g)?, <[f32]>::to_vec)?
+        } else {
+            Vec::new()
+        };
         drop(d_logits);
         let gain = &self.final_gain().data;
         let mut d_gain = vec![0f32; d];
@@ -509,7 +524,9 @@ impl Network {
             ffn_log_ms[l] = mean_log_ms(&c.r4);
             // feed-forward
             let out_grad = tensor(dx.clone(), n, d)?;
-            gradients[base + DOWN] = Some(out_grad.t()?.matmul(&c.n4)?);
+            if wanted(base + DOWN) {
+                gradients[base + DOWN] = Some(out_grad.t()?.matmul(&c.n4)?);
+            }
             let dn4 = out_grad.matmul(&w[base + DOWN])?;
             let mut dh = vec![0f32; n * f];
             costs[1] += norm_back(
@@ -525,12 +542,16 @@ impl Network {
             })?;
             costs[2] += cost;
             let dgu = tensor(dgu, n, 2 * f)?;
-            gradients[base + GATE_UP] = Some(dgu.t()?.matmul(&c.n3)?);
+            if wanted(base + GATE_UP) {
+                gradients[base + GATE_UP] = Some(dgu.t()?.matmul(&c.n3)?);
+            }
             let dn3 = dgu.matmul(&w[base + GATE_UP])?;
             costs[1] += norm_back(&c.n3, &c.r3, &dn3, d, peak, &mut dx)?;
             // attention
             let out_grad = tensor(dx.clone(), n, d)?;
-            gradients[base + O] = Some(out_grad.t()?.matmul(&c.n2)?);
+            if wanted(base + O) {
+                gradients[base + O] = Some(out_grad.t()?.matmul(&c.n2)?);
+            }
             let dn2 = out_grad.matmul(&w[base + O])?;
             let mut da = vec![0f32; n * d];
             costs[1] += norm_back(
@@ -547,16 +568,24 @@ impl Network {
             costs[0] += cost;
             gradients[base + BIAS] = Some(tensor(d_bias, 1, bias.len())?);
             let dqkv = tensor(dqkv, n, 3 * d)?;
-            gradients[base + QKV] = Some(dqkv.t()?.matmul(&c.n1)?);
+            if wanted(base + QKV) {
+                gradients[base + QKV] = Some(dqkv.t()?.matmul(&c.n1)?);
+            }
             let dn1 = dqkv.matmul(&w[base + QKV])?;
             costs[1] += norm_back(&c.n1, &c.r1, &dn1, d, peak, &mut dx)?;
         }
-        for (&t, dx) in inputs.iter().zip(dx.chunks_exact(d)) {
-            let row = &mut d_embedding[t as usize * d..(t as usize + 1) * d];
-            row.iter_mut().zip(dx).for_each(|(a, b)| *a += b);
+        if wanted(e) {
+            for (&t, dx) in inputs.iter().zip(dx.chunks_exact(d)) {
+                let row = &mut d_embedding[t as usize * d..(t as usize + 1) * d];
+                row.iter_mut().zip(dx).for_each(|(a, b)| *a += b);
+            }
+            gradients[e] = Some(tensor(d_embedding, vocab, d)?);
         }
-        gradients[e] = Some(tensor(d_embedding, vocab, d)?);
-        let gradients = gradients.into_iter().flatten().collect();
+        for (i, g) in gradients.iter_mut().enumerate() {
+            if !wanted(i) {
+                *g = None;
+            }
+        }
         Ok(Step {
             loss: loss / n as f64,
             penalties: costs,

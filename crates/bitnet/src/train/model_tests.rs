@@ -53,7 +53,7 @@ fn gradients_agree_with_difference_quotients() {
             s.loss + s.penalties.iter().sum::<f64>()
         };
         for i in 0..net.parameters.len() {
-            let g = with_data(&step.gradients[i], <[f32]>::to_vec).unwrap();
+            let g = with_data(step.gradients[i].as_ref().unwrap(), <[f32]>::to_vec).unwrap();
             assert_eq!(g.len(), net.parameters[i].data.len());
             let len = g.len();
             let mut largest = (0..len)
@@ -100,8 +100,8 @@ fn ternary_weights_pass_the_gradient_straight_through() {
     assert_eq!(a.loss.to_bits(), b.loss.to_bits());
     for (x, y) in a.gradients.iter().zip(&b.gradients) {
         assert_eq!(
-            with_data(x, <[f32]>::to_vec).unwrap(),
-            with_data(y, <[f32]>::to_vec).unwrap()
+            with_data(x.as_ref().unwrap(), <[f32]>::to_vec).unwrap(),
+            with_data(y.as_ref().unwrap(), <[f32]>::to_vec).unwrap()
         );
     }
     let qkv = &dense.parameters[QKV].data;

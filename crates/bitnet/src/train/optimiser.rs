@@ -48,14 +48,14 @@ impl AdamW {
     pub fn update(
         &mut self,
         network: &mut Network,
-        gradients: &[Tensor],
+        gradients: &[Option<Tensor>],
         step: usize,
         lr: f64,
         decay: f64,
         clip: f64,
     ) -> Result<f64, TrainError> {
         let mut square = 0f64;
-        for g in gradients {
+        for g in gradients.iter().flatten() {
             square += with_data(g, sum_of_squares)?;
         }
         let norm = square.sqrt();
@@ -70,6 +70,7 @@ impl AdamW {
             .zip(&mut self.m)
             .zip(&mut self.v)
         {
+            let Some(g) = g else { continue };
             let shrink = if matches!(p.kind, Kind::Linear(_)) {
                 (1.0 - lr * decay) as f32
             } else {
@@ -162,10 +163,10 @@ mod tests {
         };
         let mut net = Network::new(&c);
         let before = net.clone();
-        let gradients: Vec<Tensor> = net
+        let gradients: Vec<Option<Tensor>> = net
             .parameters
             .iter()
-            .map(|p| Tensor::full(-0.5f32, (p.rows, p.cols), &Device::Cpu).unwrap())
+            .map(|p| Some(Tensor::full(-0.5f32, (p.rows, p.cols), &Device::Cpu).unwrap()))
             .collect();
         let mut adam = AdamW::new(&net);
         let norm = adam

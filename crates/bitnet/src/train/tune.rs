@@ -1,0 +1,416 @@
+//! Training an existing network from outside: its parameters by name, loss and gradients of any batch, and reading a network back
+//! from a model folder or a training checkpoint.
+//!
+//! Adapters, federated training and audits use these; the training loop of this crate does not.
+
+use super::kernels;
+use super::model::{Kind, Network, NormState, Parameter, Step, with_data};
+use super::{AttentionKind, Penalties, TrainConfig, TrainError};
+use crate::checkpoint::Model;
+use crate::config::{Activation, Attention};
+use std::path::Path;
+
+/// What a parameter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A linear layer, `[out, in]`, made of this many equally tall matrices, each with a ternary scale of its own.
+    Linear {
+        /// Number of stacked matrices: 3 for `qkv`, 2 for `gate_up`, else 1.
+        parts: usize,
+    },
+    /// The embedding table `[vocabulary, hidden]`, also the output head.
+    Embedding,
+    /// A gain or bias.
+    Vector,
+}
+
+/// Name, shape and values of a parameter.
+#[derive(Clone, Copy, Debug)]
+pub struct ParameterView<'a> {
+    /// `layers.0.qkv`, `layers.0.o`, `layers.0.gate_up`, `layers.0.down`, `layers.0.head_bias`, …, `embedding`, `norm`.
+    pub name: &'a str,
+    /// Rows (outputs); 1 for vectors.
+    pub rows: usize,
+    /// Columns (inputs).
+    pub cols: usize,
+    /// What it is.
+    pub role: Role,
+    /// Row-major values: masters of a quantised network, else what the forward pass multiplies with.
+    pub values: &'a [f32],
+}
+
+/// Loss and gradients of one batch.
+#[derive(Clone, Debug)]
+pub struct LossAndGradients {
+    /// Mean cross-entropy, nats per token.
+    pub loss: f64,
+    /// Weighted range penalties, summed.
+    pub penalty: f64,
+    /// One gradient of `loss + penalty` per parameter, in the order of [`Network::parameters`]; empty where none was wanted.
+    pub gradients: Vec<Vec<f32>>,
+}
+
+fn wrong(what: impl Into<String>) -> TrainError {
+    TrainError::Config(what.into())
+}
+
+impl Network {
+    /// All parameters, in a fixed order.
+    pub fn parameters(&self) -> impl ExactSizeIterator<Item = ParameterView<'_>> {
+        self.parameters.iter().map(|p| ParameterView {
+            name: &p.name,
+            rows: p.rows,
+            cols: p.cols,
+            role: match p.kind {
+                Kind::Linear(parts) => Role::Linear { parts },
+                Kind::Embedding => Role::Embedding,
+                Kind::Vector => Role::Vector,
+            },
+            values: &p.data,
+        })
+    }
+
+    /// The values of parameter number `index`, to change.
+    ///
+    /// # Panics
+    /// When there is no such parameter.
+    pub fn values_mut(&mut self, index: usize) -> &mut [f32] {
+        &mut self.parameters[index].data
+    }
+
+    /// Whether linear layers are ternarised in the forward pass.
+    pub fn is_quantised(&self) -> bool {
+        self.sizes.quantised
+    }
+
+    /// Switches ternarising in the forward pass on or off.
+    pub fn set_quantised(&mut self, quantised: bool) {
+        self.sizes.quantised = quantised;
+    }
+
+    /// Tokens of the longest sequence.
+    pub fn context(&self) -> usize {
+        self.sizes.context
+    }
+
+    /// Number of token ids.
+    pub fn vocabulary(&self) -> usize {
+        self.sizes.vocab
+    }
+
+    /// The network of a model folder, with the values the folder holds: unquantised, since `trit * scale` is all there is.
+    /// Its logits are those of the folder's model.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when the model has what this network has not: gains other than 1 in the norms inside the layers, an
+    /// untied head, fewer key than query heads, another activation.
+    pub fn from_model(model: &Model) -> Result<Self, TrainError> {
+        let c = &model.config;
+        if c.activation != Activation::SquaredRelu
+            || c.kv_heads != c.heads
+            || model.head.is_some()
+            || !c.sub_norms
+        {
+            return Err(wrong(
+                "this model cannot be tuned here: expected squared ReLU, as many key as query heads, a tied head and sub-norms, as \
+                 `tacit train` makes them",
+            ));
+        }
+        let config = TrainConfig {
+            hidden: c.hidden_size,
+            layers: c.layers,
+            heads: c.heads,
+            ffn: c.intermediate_size,
+            vocab: c.vocab_size,
+            context: c.context,
+            attention: match c.attention {
+                Attention::Sigmoid => AttentionKind::Sigmoid,
+                Attention::Softmax => AttentionKind::Softmax,
+            },
+            unquantised: true,
+            ..TrainConfig::default()
+        };
+        config.check()?;
+        let mut network = Self::new(&config);
+        for (n, l) in model.layers.iter().enumerate() {
+            let unit = |gain: Option<&Vec<f32>>| gain.is_none_or(|g| g.iter().all(|&x| x == 1.0));
+            if ![
+                Some(&l.input_norm),
+                Some(&l.post_attention_norm),
+                l.attn_sub_norm.as_ref(),
+                l.ffn_sub_norm.as_ref(),
+            ]
+            .into_iter()
+            .all(unit)
+            {
+                return Err(wrong(format!(
+                    "this model cannot be tuned here: a norm of layer {n} has gains other than 1, which a ternary matrix cannot absorb"
+                )));
+            }
+            for (which, matrices) in [
+                (0, vec![&l.q, &l.k, &l.v]),
+                (1, vec![&l.o]),
+                (2, vec![&l.gate, &l.up]),
+                (3, vec![&l.down]),
+            ] {
+                let data = matrices.iter().flat_map(|m| m.dequantise()).collect();
+                network.replace(n * 5 + which, data)?;
+            }
+            network.replace(n * 5 + 4, l.head_bias.clone())?;
+        }
+        let table = (0..model.embeddings.rows())
+            .flat_map(|r| model.embeddings.row(r))
+            .collect();
+        network.replace(c.layers * 5, table)?;
+        network.replace(c.layers * 5 + 1, model.final_norm.clone())?;
+        network.norms = NormState {
+            attn_eps: (0..c.layers)
+                .map(|l| c.attn_sub_norm_eps(l) as f32)
+                .collect(),
+            ..network.norms
+        };
+        Ok(network)
+    }
+
+    fn replace(&mut self, index: usize, data: Vec<f32>) -> Result<(), TrainError> {
+        let p: &mut Parameter = &mut self.parameters[index];
+        if p.data.len() != data.len() {
+            return Err(wrong(format!(
+                "{} has {} values, expected {}",
+                p.name,
+                data.len(),
+                p.data.len()
+            )));
+        }
+        p.data = data;
+        Ok(())
+    }
+
+    /// The network of a `checkpoint.safetensors` that `tacit train` wrote: full-precision masters.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] and [`TrainError::Checkpoint`].
+    pub fn from_checkpoint(path: &Path) -> Result<Self, TrainError> {
+        super::checkpoint::load_network(path)
+    }
+
+    /// Moves every value of every linear layer so that ternarising gives exactly the present trits and scales: the masters of a
+    /// network read from a ternary folder. Every matrix must already hold only `-s`, 0 and `s`. A zero stays 0; a non-zero
+    /// becomes `±m` with `m = s n / k` (k non-zeros among n values), for then `mean |w| = s` and `m > s / 2`.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when a matrix is not ternary.
+    pub fn make_masters(&mut self) -> Result<(), TrainError> {
+        for p in &mut self.parameters {
+            let Kind::Linear(parts) = p.kind else {
+                continue;
+            };
+            let n = p.data.len() / parts;
+            for w in p.data.chunks_mut(n) {
+                let s = w.iter().fold(0f32, |m, x| m.max(x.abs()));
+                let nonzero = w.iter().filter(|x| **x != 0.0).count();
+                if w.iter().any(|x| *x != 0.0 && x.abs() != s) || nonzero == 0 {
+                    return Err(wrong(format!(
+                        "{} is not ternary: it has magnitudes other than 0 and {s}",
+                        p.name
+                    )));
+                }
+                let m = s * n as f32 / nonzero as f32;
+                w.iter_mut().for_each(|x| {
+                    if *x != 0.0 {
+                        *x = m.copysign(*x);
+                    }
+                });
+            }
+        }
+        self.sizes.quantised = true;
+        Ok(())
+    }
+
+    /// Loss and gradients of sequences of `tokens` ids each, of any length up to the context. Gradients of ternarised matrices are those
+    /// of the ternary values (straight-through). Only parameters for which `wanted` says so (by index) get a gradient.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when an id, a count or the length is out of range.
+    pub fn loss_and_gradients(
+        &self,
+        inputs: &[u32],
+        targets: &[u32],
+        tokens: usize,
+        penalties: &Penalties,
+        wanted: &dyn Fn(usize) -> bool,
+    ) -> Result<LossAndGradients, TrainError> {
+        if targets.len() != inputs.len() || targets.iter().any(|&t| t as usize >= self.sizes.vocab)
+        {
+            return Err(wrong(format!(
+                "{} targets for {} inputs: expected as many, each below {}",
+                targets.len(),
+                inputs.len(),
+                self.sizes.vocab
+            )));
+        }
+        let step: Step = self.step_of(inputs, targets, tokens, penalties, wanted)?;
+        let gradients = step
+            .gradients
+            .iter()
+            .map(|g| match g {
+                Some(g) => with_data(g, <[f32]>::to_vec),
+                None => Ok(Vec::new()),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(LossAndGradients {
+            loss: step.loss,
+            penalty: step.penalties.iter().sum(),
+            gradients,
+        })
+    }
+
+    /// Sum of `-ln p(target)` over windows of `(inputs, targets)`; the windows of a batch of `batch` must have one length, so
+    /// neighbours of different lengths are computed apart.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when an id or a length is out of range.
+    pub fn evaluate(
+        &self,
+        windows: &[(Vec<u32>, Vec<u32>)],
+        batch: usize,
+    ) -> Result<f64, TrainError> {
+        let mut sum = 0.0;
+        for run in windows.chunk_by(|a, b| a.0.len() == b.0.len()) {
+            sum += self.total_loss(run, batch)?;
+        }
+        Ok(sum)
+    }
+
+    /// `-ln p(target)` of every position of sequences of `tokens` ids.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when an id or the length is out of range.
+    pub fn token_losses(
+        &self,
+        inputs: &[u32],
+        targets: &[u32],
+        tokens: usize,
+    ) -> Result<Vec<f64>, TrainError> {
+        let logits = self.logits(inputs, tokens)?;
+        Ok(logits
+            .chunks_exact(self.sizes.vocab)
+            .zip(targets)
+            .map(|(z, &t)| {
+                let m = z.iter().fold(f32::MIN, |m, x| m.max(*x));
+                let sum: f64 = z.iter().map(|x| f64::from(x - m).exp()).sum();
+                sum.ln() - f64::from(z[t as usize] - m)
+            })
+            .collect())
+    }
+}
+
+/// Absolute-mean ternarising of one matrix, as the forward pass of a quantised network does it: `(trits, scale)`.
+pub fn ternarise(values: &[f32]) -> (Vec<i8>, f32) {
+    let (trits, scale) = kernels::ternary(values);
+    (trits.collect(), scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint;
+    use crate::train::{Corpus, Document, train_tokenizer, write_model};
+
+    fn config() -> TrainConfig {
+        TrainConfig {
+            hidden: 16,
+            layers: 2,
+            heads: 2,
+            ffn: 24,
+            vocab: 270,
+            context: 8,
+            ..TrainConfig::default()
+        }
+    }
+
+    fn exported() -> (Network, tempfile::TempDir) {
+        let corpus = Corpus {
+            documents: vec![Document {
+                package: "a".into(),
+                text: "some words to make pairs of letters from these words".repeat(5),
+            }],
+        };
+        let tokenizer = train_tokenizer(&corpus, 270).unwrap();
+        let mut network = Network::new(&config());
+        network.norms.attn_eps = vec![0.25, 0.5];
+        let dir = tempfile::tempdir().unwrap();
+        write_model(dir.path(), &network, &tokenizer).unwrap();
+        (network, dir)
+    }
+
+    #[test]
+    fn a_folder_gives_back_the_network_that_was_exported_and_masters_keep_its_trits() {
+        let (network, dir) = exported();
+        let (model, _) = checkpoint::load(dir.path()).unwrap();
+        let mut read = Network::from_model(&model).unwrap();
+        let ids = [1u32, 5, 269, 7, 0];
+        let want = network.as_exported().logits(&ids, 5).unwrap();
+        assert_eq!(read.logits(&ids, 5).unwrap(), want);
+        assert_eq!(read.norms.attn_eps, network.norms.attn_eps);
+        read.make_masters().unwrap();
+        assert!(read.is_quantised());
+        let again = read.logits(&ids, 5).unwrap();
+        for (a, b) in again.iter().zip(&want) {
+            assert!((a - b).abs() < 1e-4 * (1.0 + b.abs()), "{a} {b}");
+        }
+        assert!(Network::new(&config()).make_masters().is_err());
+    }
+
+    #[test]
+    fn gradients_of_short_sequences_agree_with_those_of_whole_batches_and_only_wanted_ones_come() {
+        let network = Network::new(&config());
+        let (i, t) = (vec![1u32, 2, 3, 4, 5, 6], vec![2u32, 3, 4, 5, 6, 7]);
+        let all = |_: usize| true;
+        let p = Penalties::none();
+        let whole = network.loss_and_gradients(&i, &t, 3, &p, &all).unwrap();
+        let a = network
+            .loss_and_gradients(&i[..3], &t[..3], 3, &p, &all)
+            .unwrap();
+        let b = network
+            .loss_and_gradients(&i[3..], &t[3..], 3, &p, &all)
+            .unwrap();
+        assert!((whole.loss - 0.5 * (a.loss + b.loss)).abs() < 1e-6);
+        for ((w, a), b) in whole.gradients.iter().zip(&a.gradients).zip(&b.gradients) {
+            for ((w, a), b) in w.iter().zip(a).zip(b) {
+                assert!((w - 0.5 * (a + b)).abs() < 1e-5);
+            }
+        }
+        let some = network
+            .loss_and_gradients(&i, &t, 3, &p, &|n| n == 4)
+            .unwrap();
+        for (n, g) in some.gradients.iter().enumerate() {
+            if n == 4 {
+                assert_eq!(g, &whole.gradients[4]);
+            } else {
+                assert!(g.is_empty());
+            }
+        }
+        assert!(
+            network
+                .loss_and_gradients(&i, &t[1..], 3, &p, &all)
+                .is_err()
+        );
+        assert!(network.loss_and_gradients(&i, &t, 9, &p, &all).is_err());
+        let windows = [
+            (i[..3].to_vec(), t[..3].to_vec()),
+            (i[3..].to_vec(), t[3..].to_vec()),
+            (i[..2].to_vec(), t[..2].to_vec()),
+        ];
+        let sum = network.evaluate(&windows, 8).unwrap();
+        let mut want = 0.0;
+        for (x, y) in &windows {
+            want += network
+                .token_losses(x, y, x.len())
+                .unwrap()
+                .iter()
+                .sum::<f64>();
+        }
+        assert!((sum - want).abs() < 1e-4);
+    }
+}
