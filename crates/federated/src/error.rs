@@ -49,6 +49,12 @@ pub enum FederatedError {
         /// How to mend it.
         remedy: String,
     },
+    /// The network or its text could not be read, trained or written.
+    #[error("training: {0}")]
+    Training(#[from] tacit_bitnet::train::TrainError),
+    /// A model folder could not be read.
+    #[error("model: {0}")]
+    Model(#[from] tacit_bitnet::BitnetError),
     /// A value that is not a finite number appeared.
     #[error("{place}: a value is {value}; {remedy}")]
     NotFinite {

@@ -3,9 +3,18 @@
 //! Everything that travels between client and coordinator is a [`NamedTensors`].
 #![forbid(unsafe_code)]
 
+pub mod data;
 pub mod error;
+pub mod grammar;
+mod linalg;
+pub mod local;
+pub mod lora;
+pub mod partition;
 pub mod protection;
+pub mod random;
+pub mod rules;
 pub mod tensors;
+pub mod tuner;
 
 pub use error::FederatedError;
 pub use tensors::NamedTensors;
