@@ -3,6 +3,7 @@
 //! Everything that travels between client and coordinator is a [`NamedTensors`].
 #![forbid(unsafe_code)]
 
+pub mod compress;
 pub mod data;
 pub mod error;
 pub mod grammar;

@@ -172,7 +172,7 @@ pub struct Turn {
 
 /// The examples of optimiser step `step` counted over the whole run: the client's sequences in an order that is drawn anew for every pass. A
 /// function of its arguments alone, so that a resumed run sees what an undisturbed one would have seen.
-pub fn batch<'a>(data: &'a [Window], turn: Turn, step: usize, size: usize) -> Vec<&'a Window> {
+pub fn batch(data: &[Window], turn: Turn, step: usize, size: usize) -> Vec<&Window> {
     let mut out = Vec::with_capacity(size);
     let mut order = (usize::MAX, Vec::new());
     for i in step * size..(step + 1) * size {

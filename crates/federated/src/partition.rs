@@ -308,7 +308,7 @@ pub fn generated(
 /// Rust code of the files below `root`, one document per item-sized piece: lines without comments, pieces divided at empty lines.
 fn code(root: &Path, exclude: &[String]) -> Result<Vec<Document>, FederatedError> {
     let mut files = Vec::new();
-    rust_files(root, root, None, exclude, &mut files)?;
+    rust_files(root, None, exclude, &mut files)?;
     let mut out = Vec::new();
     for (package, path) in files {
         let Ok(bytes) = std::fs::read(&path) else {
@@ -342,7 +342,6 @@ fn code(root: &Path, exclude: &[String]) -> Result<Vec<Document>, FederatedError
 }
 
 fn rust_files(
-    root: &Path,
     folder: &Path,
     package: Option<&str>,
     exclude: &[String],
@@ -368,7 +367,7 @@ fn rust_files(
             } else {
                 package
             };
-            rust_files(root, &path, own, exclude, out)?;
+            rust_files(&path, own, exclude, out)?;
         } else if kind.is_file()
             && name.ends_with(".rs")
             && entry.metadata().is_ok_and(|m| m.len() < 1 << 20)
