@@ -56,6 +56,12 @@ pub enum Command {
     },
     /// Train a BitNet with sigmoid attention on a folder of text or source files
     Train(TrainArgs),
+    /// Train over clients that keep their text: adapters on a BitNet, brought together round by round
+    Federate {
+        /// What to do.
+        #[command(subcommand)]
+        command: crate::federate::args::FederateCommand,
+    },
     /// Print the figures of BENCHMARKS.md
     Bench {
         /// What to measure.

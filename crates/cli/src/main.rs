@@ -4,6 +4,7 @@
 //!   args ──► main ──► ask      client and server in one process, sharing only messages
 //!                 ├─► model    inspect, logits, calibrate
 //!                 ├─► train
+//!                 ├─► federate partition, run
 //!                 └─► bench    bootstrap, linear, agreement, engine
 //! ```
 //!
@@ -15,6 +16,7 @@ mod args;
 mod ask;
 mod bench;
 mod exit;
+mod federate;
 mod interrupt;
 mod memory;
 mod model;
@@ -83,6 +85,7 @@ fn run(cli: &Cli) -> Outcome {
             command: ModelCommand::Calibrate(args),
         } => model::calibrate::run(args, global),
         Command::Train(args) => train::run(args, global),
+        Command::Federate { command } => federate::run(command, global),
         Command::Bench {
             command: BenchCommand::Bootstrap(args),
         } => bench::bootstrap::run(args, global),

@@ -12,7 +12,7 @@ use crate::model;
 const HELD_OUT_PERCENT: u64 = 5;
 
 /// Sources of dependencies, as cargo keeps them: `$CARGO_HOME/registry/src`, else `~/.cargo/registry/src`.
-fn registry() -> Outcome<PathBuf> {
+pub fn registry() -> Outcome<PathBuf> {
     let home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")))

@@ -55,6 +55,9 @@ pub enum FederatedError {
     /// A model folder could not be read.
     #[error("model: {0}")]
     Model(#[from] tacit_bitnet::BitnetError),
+    /// A protection stage refused its settings, inputs or a message.
+    #[error("{0}")]
+    Protection(#[from] crate::protection::ProtectionError),
     /// A value that is not a finite number appeared.
     #[error("{place}: a value is {value}; {remedy}")]
     NotFinite {

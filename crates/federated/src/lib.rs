@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compress;
+pub mod config;
 pub mod data;
 pub mod error;
 pub mod grammar;
@@ -14,6 +15,7 @@ pub mod partition;
 pub mod protection;
 pub mod random;
 pub mod rules;
+pub mod run;
 pub mod tensors;
 pub mod tuner;
 

@@ -1,0 +1,318 @@
+//! `tacit federate run`: prepares, shows a table that grows by a line a round, compares, exports.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use serde::Serialize;
+use tacit_bitnet::train::Network;
+use tacit_federated::config::RunConfig;
+use tacit_federated::run::{
+    BaseModel, Comparison, Event, Exported, RoundRecord, Run, compare, export, texts,
+};
+
+use super::args::RunArgs;
+use super::{failure, registry};
+use crate::args::Global;
+use crate::exit::{Failure, Kind, Outcome};
+use crate::interrupt;
+use crate::model;
+use crate::output::{bytes, count, print_json, seconds};
+use crate::progress::Display;
+
+/// The configuration that is run when none is given.
+const SHIPPED: &str = include_str!("../../../../examples/federate.toml");
+
+/// The JSON object.
+#[derive(Debug, Serialize)]
+struct Report {
+    stages: Vec<String>,
+    trained_values: usize,
+    clients: Vec<Client>,
+    validation_tokens: usize,
+    base_perplexity: f64,
+    rounds: Vec<RoundRecord>,
+    comparison: Option<Comparison>,
+    exported: Exported,
+    seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Client {
+    name: String,
+    sequences: usize,
+    tokens: usize,
+}
+
+/// Runs the command.
+pub fn run(args: &RunArgs, global: &Global) -> Outcome {
+    let began = Instant::now();
+    let mut config = match &args.config {
+        Some(path) => RunConfig::load(path),
+        None => RunConfig::from_toml(SHIPPED, "the shipped configuration"),
+    }
+    .map_err(failure)?;
+    if let Some(out) = &args.out {
+        config.out = out.clone();
+    }
+    if let Some(rounds) = args.rounds {
+        config.rounds = rounds;
+    }
+    let display = Display::pick(global.json);
+    let waiting = display.waiting("reading model and text");
+    let run = prepare(config, args.resume);
+    waiting.finish_and_clear();
+    let mut run = run?;
+    let base_perplexity = run
+        .perplexity(&tacit_federated::lora::Global {
+            adapter: run
+                .tuner()
+                .initial(run.config().method.rank, 0)
+                .map_err(failure)?,
+            residual: Default::default(),
+        })
+        .map_err(failure)?;
+    let stages = stages(&run);
+    if !global.json {
+        introduce(&run, &stages, base_perplexity);
+    }
+    rounds(&mut run, display, global.json)?;
+    let comparison = if args.compare {
+        let waiting = display.waiting("training each client alone, and one model on all text");
+        let result = compare(&run, &|_| stop_if_pressed());
+        waiting.finish_and_clear();
+        match result.map_err(failure)? {
+            Some(c) => Some(c),
+            None => return Err(interrupted(&run)),
+        }
+    } else {
+        None
+    };
+    let folder = run.config().out.join("model");
+    let exported = export(&run, &run.state().global, &folder).map_err(failure)?;
+    let report = Report {
+        stages,
+        trained_values: run.trained_values(),
+        clients: run
+            .clients()
+            .iter()
+            .map(|c| Client {
+                name: c.name.clone(),
+                sequences: c.train.len(),
+                tokens: c.train_tokens(),
+            })
+            .collect(),
+        validation_tokens: run.validation().iter().map(|w| w.0.len()).sum(),
+        base_perplexity,
+        rounds: run.state().records.clone(),
+        comparison,
+        exported,
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    if global.json {
+        return print_json(&report);
+    }
+    conclude(&report);
+    Ok(())
+}
+
+fn prepare(config: RunConfig, resume: bool) -> Outcome<Run> {
+    let base = if config.base.random.is_some() {
+        None
+    } else if let Some(checkpoint) = &config.base.checkpoint {
+        let network =
+            Network::from_checkpoint(checkpoint).map_err(|e| failure(e.into()))?;
+        let file = checkpoint
+            .parent()
+            .unwrap_or(Path::new("."))
+            .join("data")
+            .join("tokenizer.json");
+        let tokenizer = tacit_bitnet::Tokenizer::from_file(&file).map_err(model::failure)?;
+        Some(BaseModel {
+            network,
+            tokenizer: tokenizer.inner().clone(),
+        })
+    } else {
+        let source = model::source(config.base.model.as_deref())?;
+        let (weights, _) = model::load_weights(source.path())?;
+        let tokenizer = model::tokenizer(source.path(), &weights)?;
+        let network = Network::from_model(&weights).map_err(|e| failure(e.into()))?;
+        Some(BaseModel {
+            network,
+            tokenizer: tokenizer.inner().clone(),
+        })
+    };
+    let texts = texts(&config, registry()).map_err(failure)?;
+    Run::new(config, base, &texts, resume).map_err(failure)
+}
+
+/// The stages of an update's way, as the run's head prints them.
+fn stages(run: &Run) -> Vec<String> {
+    let c = run.config();
+    let m = &c.method;
+    let trained = format!(
+        "{} (rank {}) on {}{}{}",
+        format!("{:?}", m.kind).to_lowercase(),
+        m.rank,
+        m.targets.join(", "),
+        if m.vectors { ", vectors" } else { "" },
+        if m.scales { ", scales" } else { "" }
+    );
+    let mut all = vec![
+        format!(
+            "train {trained}: {} steps of {} sequences",
+            c.train.steps, c.train.batch
+        ),
+    ];
+    all.extend(c.stages.iter().map(|s| s.describe()));
+    all.push(format!(
+        "combine by {}",
+        format!("{:?}", c.combine).to_lowercase()
+    ));
+    all.push(c.rule.name().to_owned());
+    all
+}
+
+fn introduce(run: &Run, stages: &[String], base: f64) {
+    println!("{} clients:", run.clients().len());
+    for (i, c) in run.clients().iter().enumerate() {
+        println!(
+            "  {i:2}  {:24} {:>9} tokens",
+            c.name,
+            count(c.train_tokens() as u64)
+        );
+    }
+    println!("stages: {}", stages.join(" -> "));
+    println!(
+        "{} values are trained; the base model's validation perplexity is {base:.3}",
+        count(run.trained_values() as u64)
+    );
+    println!(
+        "{:>5} {:>7} {:>10} {:>10} {:>10} {:>10} {:>7} {:>9} {:>7}",
+        "round", "clients", "train loss", "perplexity", "up", "down", "s", "agg. err", "epsilon"
+    );
+    for r in &run.state().records {
+        println!("{}", line(r));
+    }
+}
+
+fn line(r: &RoundRecord) -> String {
+    format!(
+        "{:>5} {:>7} {:>10.4} {:>10.3} {:>10} {:>10} {:>7} {:>9} {:>7}",
+        r.round,
+        r.clients.len(),
+        r.train_loss,
+        r.validation_perplexity,
+        bytes(r.bytes_up),
+        bytes(r.bytes_down),
+        seconds(r.seconds),
+        r.relative_aggregation_error
+            .map_or_else(|| "hidden".into(), |e| format!("{:.2} %", 100.0 * e)),
+        r.epsilon.map_or_else(|| "-".into(), |e| format!("{e:.3}")),
+    )
+}
+
+fn stop_if_pressed() -> ControlFlow<()> {
+    if interrupt::pressed() {
+        ControlFlow::Break(())
+    } else {
+        ControlFlow::Continue(())
+    }
+}
+
+fn interrupted(run: &Run) -> Failure {
+    Failure::new(
+        Kind::Interrupted,
+        format!(
+            "interrupted after round {}; the same command with --resume goes on from there",
+            run.state().records.len()
+        ),
+    )
+}
+
+fn rounds(run: &mut Run, display: Display, json: bool) -> Outcome {
+    let each = match run.config().clients_per_round {
+        0 => run.clients().len(),
+        k => k.min(run.clients().len()),
+    };
+    let done = run.state().records.len() * each;
+    let bar = display.pieces("training", (run.config().rounds * each) as u64);
+    bar.set_position(done as u64);
+    // Bars and lines share the terminal; clients report from several threads.
+    let screen = Mutex::new(());
+    let finished = run
+        .run(&|event| {
+            let _held = screen.lock();
+            match event {
+                Event::Trained { round, client } => {
+                    bar.inc(1);
+                    bar.set_prefix(format!("round {round}, client {client}"));
+                }
+                Event::Round(r) => {
+                    tracing::info!("round {}: {}", r.round, r.hash);
+                    if !json {
+                        bar.suspend(|| println!("{}", line(r)));
+                    }
+                }
+            }
+            stop_if_pressed()
+        })
+        .map_err(failure)?;
+    bar.finish_and_clear();
+    if finished { Ok(()) } else { Err(interrupted(run)) }
+}
+
+fn conclude(report: &Report) {
+    if let Some(c) = &report.comparison {
+        println!();
+        println!("perplexity on all clients' validation text ({} tokens)", count(report.validation_tokens as u64));
+        println!("  base model                 {:>9.3}", c.base);
+        println!("  federated                  {:>9.3}", c.federated);
+        println!("  all text in one place      {:>9.3}", c.central);
+        println!(
+            "{:>28} {:>9} {:>11} {:>9} {:>11}",
+            "", "alone", "own: alone", "own: base", "own: feder."
+        );
+        for (i, alone) in c.alone.iter().enumerate() {
+            println!(
+                "  alone {i:2} {:18} {alone:>9.3} {:>11.3} {:>9.3} {:>11.3}",
+                report.clients[i].name.chars().take(18).collect::<String>(),
+                c.alone_on_own[i],
+                c.base_by_client[i],
+                c.federated_by_client[i],
+            );
+        }
+        let better = c.alone.iter().filter(|a| c.federated < **a).count();
+        println!(
+            "  the federated model is better than {better} of {} clients alone, and {:+.2} % from central training",
+            c.alone.len(),
+            100.0 * (c.federated / c.central - 1.0)
+        );
+    }
+    let e = &report.exported;
+    println!();
+    println!(
+        "model in {}: perplexity {:.3} as trained, {:.3} as served{}",
+        e.folder.display(),
+        e.trained_perplexity,
+        e.served_perplexity,
+        if e.ternarised {
+            " (its matrices had to be ternarised)"
+        } else {
+            ""
+        }
+    );
+    let up: u64 = report.rounds.iter().map(|r| r.bytes_up).sum();
+    let down: u64 = report.rounds.iter().map(|r| r.bytes_down).sum();
+    println!(
+        "{} up, {} down, {} s in total",
+        bytes(up),
+        bytes(down),
+        seconds(report.seconds)
+    );
+    println!(
+        "next: tacit model calibrate {0}, then tacit ask --model {0} \"…\"",
+        e.folder.display()
+    );
+}

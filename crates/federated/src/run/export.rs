@@ -1,0 +1,57 @@
+//! The federated model as a folder that `tacit ask --model` serves.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tacit_bitnet::train::{Network, write_model};
+
+use super::{Run, perplexity};
+use crate::FederatedError;
+use crate::lora::Global;
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Exported {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Perplexity of the model as it was trained.
+    pub trained_perplexity: f64,
+    /// Perplexity of the folder's weights: ternary matrices, half-precision embedding.
+    pub served_perplexity: f64,
+    /// Whether matrices had to be ternarised for the folder. Otherwise they are what was trained.
+    pub ternarised: bool,
+}
+
+/// The network whose export holds the state, and whether its matrices change by being ternarised.
+///
+/// A network trained with `forward = "ternary"` is exported as it is. One trained with `forward = "float"` whose matrices are still ternary (only
+/// embedding, vectors or scales were trained) keeps them; otherwise base plus adapter are ternarised now.
+fn servable(mut network: Network) -> (Network, bool) {
+    if network.is_quantised() {
+        return (network, false);
+    }
+    let mut exact = network.clone();
+    if exact.make_masters().is_ok() {
+        return (exact, false);
+    }
+    network.set_quantised(true);
+    (network, true)
+}
+
+/// Writes the model of `global` into `folder`.
+///
+/// # Errors
+/// [`FederatedError::Training`] when it cannot be written.
+pub fn export(run: &Run, global: &Global, folder: &Path) -> Result<Exported, FederatedError> {
+    let trained = run.tuner().network(&global.adapter, &global.residual)?;
+    let trained_perplexity = perplexity(&trained, run.validation())?;
+    let (network, ternarised) = servable(trained);
+    let served_perplexity = perplexity(&network.as_exported(), run.validation())?;
+    write_model(folder, &network, run.tokenizer())?;
+    Ok(Exported {
+        folder: folder.to_owned(),
+        trained_perplexity,
+        served_perplexity,
+        ternarised,
+    })
+}

@@ -1,0 +1,247 @@
+//! What a run remembers, and the checkpoint it is kept in.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lora::Global;
+use crate::rules::RuleState;
+use crate::{FederatedError, NamedTensors};
+
+/// A finished round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// Number of the round, from 1.
+    pub round: usize,
+    /// Clients that took part.
+    pub clients: Vec<usize>,
+    /// Mean of their training losses, nats per token.
+    pub train_loss: f64,
+    /// Perplexity over all clients' validation text.
+    pub validation_perplexity: f64,
+    /// Bytes from clients to the coordinator, all messages together.
+    pub bytes_up: u64,
+    /// Bytes from the coordinator to clients.
+    pub bytes_down: u64,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// `|mean(BA) - mean B mean A|` times the adapter's scale, what averaging factors apart would miss. Not known under a secure sum.
+    pub aggregation_error: Option<f64>,
+    /// The same relative to `|mean(BA)|`.
+    pub relative_aggregation_error: Option<f64>,
+    /// Privacy spent so far (epsilon), where noise is added.
+    pub epsilon: Option<f64>,
+    /// BLAKE3 of the shared state after the round.
+    pub hash: String,
+}
+
+/// Everything that decides how a run goes on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunState {
+    /// What all clients share.
+    pub global: Global,
+    /// Moments of the server rule.
+    pub rule: RuleState,
+    /// SCAFFOLD's server control; empty without it.
+    pub control: NamedTensors,
+    /// Per client: SCAFFOLD's control.
+    pub controls: Vec<NamedTensors>,
+    /// Per client: what compression left out so far.
+    pub kept: Vec<NamedTensors>,
+    /// Rounds done.
+    pub records: Vec<RoundRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    fingerprint: String,
+    content: String,
+    clients: usize,
+    rule_rounds: usize,
+    records: Vec<RoundRecord>,
+}
+
+impl RunState {
+    /// BLAKE3 of what clients share: adapter and merged changes.
+    pub fn hash(&self) -> String {
+        let mut h = blake3::Hasher::new();
+        h.update(self.global.adapter.content_hash().as_bytes());
+        h.update(self.global.residual.content_hash().as_bytes());
+        h.finalize().to_hex().to_string()
+    }
+
+    fn groups(&self) -> Vec<(String, &NamedTensors)> {
+        let mut out = vec![
+            ("adapter".to_owned(), &self.global.adapter),
+            ("residual".to_owned(), &self.global.residual),
+            ("first".to_owned(), &self.rule.first),
+            ("second".to_owned(), &self.rule.second),
+            ("control".to_owned(), &self.control),
+        ];
+        for (i, t) in self.controls.iter().enumerate() {
+            out.push((format!("control.{i}"), t));
+        }
+        for (i, t) in self.kept.iter().enumerate() {
+            out.push((format!("kept.{i}"), t));
+        }
+        out
+    }
+
+    /// Writes the checkpoint, replacing the old one at once. `fingerprint` identifies configuration, base and text.
+    ///
+    /// # Errors
+    /// [`FederatedError::Io`] when it cannot be written.
+    pub fn save(&self, path: &Path, fingerprint: &str) -> Result<(), FederatedError> {
+        let mut all = NamedTensors::new();
+        for (group, tensors) in self.groups() {
+            for t in tensors.iter() {
+                all.insert(format!("{group}/{}", t.name), &t.shape, t.values.clone())?;
+            }
+        }
+        let header = Header {
+            format: 1,
+            fingerprint: fingerprint.to_owned(),
+            content: all.content_hash().to_hex().to_string(),
+            clients: self.kept.len(),
+            rule_rounds: self.rule.rounds,
+            records: self.records.clone(),
+        };
+        let header = serde_json::to_string(&header)
+            .map_err(|e| FederatedError::format("checkpoint", e.to_string(), "report this"))?;
+        all.save(path, &[("run".to_owned(), header)])
+    }
+
+    /// Reads a checkpoint of the run with this fingerprint.
+    ///
+    /// # Errors
+    /// [`FederatedError::Io`], and [`FederatedError::Format`] when it is damaged or another run's.
+    pub fn load(path: &Path, fingerprint: &str) -> Result<Self, FederatedError> {
+        let (all, meta) = NamedTensors::load(path)?;
+        let bad = |problem: String, remedy: &str| {
+            FederatedError::format(path.display().to_string(), problem, remedy)
+        };
+        let remove = "remove it to begin anew";
+        let header = meta
+            .get("run")
+            .ok_or_else(|| bad("is not a checkpoint of a federated run".into(), remove))?;
+        let header: Header =
+            serde_json::from_str(header).map_err(|e| bad(e.to_string(), remove))?;
+        if header.format != 1 {
+            return Err(bad(
+                format!("is of format {}, expected 1", header.format),
+                remove,
+            ));
+        }
+        if header.content != all.content_hash().to_hex().to_string() {
+            return Err(bad(
+                "does not have the content its hash says: it is damaged".into(),
+                remove,
+            ));
+        }
+        if header.fingerprint != fingerprint {
+            return Err(bad(
+                "belongs to a run with another configuration, base model or text".into(),
+                "give the same configuration and text, another out folder, or remove it to begin anew",
+            ));
+        }
+        if header.clients > 100_000 {
+            return Err(bad(format!("names {} clients", header.clients), remove));
+        }
+        let mut state = Self {
+            controls: vec![NamedTensors::new(); header.clients],
+            kept: vec![NamedTensors::new(); header.clients],
+            records: header.records,
+            ..Self::default()
+        };
+        state.rule.rounds = header.rule_rounds;
+        for t in all.iter() {
+            let (group, name) = t
+                .name
+                .split_once('/')
+                .ok_or_else(|| bad(format!("has a tensor `{}`", t.name), remove))?;
+            let client = |prefix: &str| -> Option<usize> {
+                group
+                    .strip_prefix(prefix)
+                    .and_then(|i| i.parse().ok())
+                    .filter(|&i| i < header.clients)
+            };
+            let target = match group {
+                "adapter" => &mut state.global.adapter,
+                "residual" => &mut state.global.residual,
+                "first" => &mut state.rule.first,
+                "second" => &mut state.rule.second,
+                "control" => &mut state.control,
+                _ => {
+                    if let Some(i) = client("control.") {
+                        &mut state.controls[i]
+                    } else if let Some(i) = client("kept.") {
+                        &mut state.kept[i]
+                    } else {
+                        return Err(bad(format!("has a tensor `{}`", t.name), remove));
+                    }
+                }
+            };
+            target.insert(name, &t.shape, t.values.clone())?;
+        }
+        Ok(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_gives_everything_back_and_refuses_damage_and_other_runs() {
+        let t = |x: f32| {
+            let mut t = NamedTensors::new();
+            t.insert("b", &[2], vec![x, -x]).unwrap();
+            t.insert("a", &[1, 1], vec![x]).unwrap();
+            t
+        };
+        let state = RunState {
+            global: Global {
+                adapter: t(1.0),
+                residual: t(2.0),
+            },
+            rule: RuleState {
+                first: t(3.0),
+                second: t(4.0),
+                rounds: 7,
+            },
+            control: t(5.0),
+            controls: vec![t(6.0), NamedTensors::new()],
+            kept: vec![NamedTensors::new(), t(8.0)],
+            records: vec![RoundRecord {
+                round: 1,
+                clients: vec![0, 1],
+                train_loss: 0.1 + 0.2,
+                validation_perplexity: 1e300,
+                bytes_up: u64::MAX,
+                bytes_down: 1,
+                seconds: 0.5,
+                aggregation_error: Some(1.0 / 3.0),
+                relative_aggregation_error: None,
+                epsilon: None,
+                hash: "x".into(),
+            }],
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.safetensors");
+        state.save(&path, "me").unwrap();
+        assert_eq!(RunState::load(&path, "me").unwrap(), state);
+        let e = RunState::load(&path, "you").unwrap_err().to_string();
+        assert!(e.contains("another configuration"), "{e}");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let last = bytes.len() - 2;
+        bytes[last] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(
+            RunState::load(&path, "me")
+                .unwrap_err()
+                .to_string()
+                .contains("damaged")
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! Whole runs on generated text.
+
+use super::*;
+use crate::config::{Data, Grammar, RandomBase};
+
+fn config(dir: &std::path::Path, extra: &str) -> RunConfig {
+    let text = format!(
+        "rounds = 4\nout = {:?}\n{extra}\n[data]\nclients = 4\n",
+        dir.join("run").display().to_string()
+    );
+    let mut c = RunConfig::from_toml(&text, "test").unwrap();
+    c.base.random = Some(RandomBase::default());
+    c.data = Data {
+        clients: 4,
+        grammar: Some(Grammar::default()),
+        validation_percent: 20,
+        ..c.data
+    };
+    c.train.steps = 3;
+    c.train.batch = 4;
+    c.train.lr = 1e-2;
+    c
+}
+
+fn start(config: &RunConfig, resume: bool) -> Run {
+    let texts = texts(config, None).unwrap();
+    Run::new(config.clone(), None, &texts, resume).unwrap()
+}
+
+fn finish(run: &mut Run) -> Vec<String> {
+    assert!(run.run(&|_| ControlFlow::Continue(())).unwrap());
+    run.state().records.iter().map(|r| r.hash.clone()).collect()
+}
+
+const VARIANTS: [&str; 12] = [
+    "",
+    "clients_per_round = 2\n[rule]\nkind = \"fedadam\"\n",
+    "[method]\nkind = \"ffa-lora\"\ntargets = [\"qkv\", \"embedding\"]\n[rule]\nkind = \"fedyogi\"\n",
+    "[method]\nkind = \"full\"\n[rule]\nkind = \"fedavgm\"\n",
+    "combine = \"stack\"\n[method]\nrank = 6\nranks = [6, 2, 4, 1]\n",
+    "combine = \"residual\"\n[rule]\nkind = \"fedavg\"\n",
+    "combine = \"svd\"\n[method]\nrank = 6\nranks = [6, 2, 4, 1]\n",
+    "combine = \"pad\"\n[method]\nrank = 6\nranks = [6, 2, 4, 1]\n",
+    "[train]\noptimiser = \"sgd\"\nscaffold = true\nprox = 0.01\n",
+    "[[stage]]\nkind = \"top-k\"\nshare = 0.2\n[[stage]]\nkind = \"quantise\"\nvalues = \"int8\"\n",
+    "[[stage]]\nkind = \"clip\"\nnorm = 0.5\n[[stage]]\nkind = \"secure-sum\"\n",
+    "[method]\nforward = \"float\"\nscales = true\n[[stage]]\nkind = \"robust\"\nrule = { name = \"median\", bad = 1 }\n",
+];
+
+#[test]
+fn every_variant_learns_repeats_by_seed_and_resumes_to_the_same_bits() {
+    for variant in VARIANTS {
+        let dir = tempfile::tempdir().unwrap();
+        let mut c = config(dir.path(), variant);
+        if c.train.scaffold {
+            c.train.lr = 0.2;
+        }
+        let mut whole = start(&c, false);
+        let before = whole.perplexity(&whole.state().global).unwrap();
+        let want = finish(&mut whole);
+        let after = whole.state().records.last().unwrap().validation_perplexity;
+        assert!(after < before, "{variant}: {before} to {after}");
+
+        // The same again, stopped after the second round and, by another process so to speak, in the middle of the third.
+        c.out = dir.path().join("again");
+        let mut first = start(&c, false);
+        let stopped = first.run(&|e| match e {
+            Event::Round(r) if r.round == 2 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        assert!(!stopped.unwrap());
+        let mut second = start(&c, true);
+        assert_eq!(second.state().records.len(), 2);
+        let stopped = second.run(&|e| match e {
+            Event::Trained { round: 3, .. } => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        assert!(!stopped.unwrap());
+        let mut third = start(&c, true);
+        assert_eq!(finish(&mut third), want, "{variant}");
+        assert_eq!(third.state().global, whole.state().global, "{variant}");
+    }
+}
+
+#[test]
+fn threads_do_not_change_the_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let c = config(dir.path(), "");
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| finish(&mut start(&c, false)))
+    };
+    assert_eq!(with(1), with(3));
+}
+
+#[test]
+fn the_secure_sum_gives_the_plain_average_up_to_its_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let clip = "[[stage]]\nkind = \"clip\"\nnorm = 0.5\n";
+    let mut c = config(dir.path(), clip);
+    c.rounds = 1;
+    let mut plain = start(&c, false);
+    // Equal weights, as under a secure sum.
+    let n = plain.clients.iter().map(|c| c.train.len()).min().unwrap();
+    plain.clients.iter_mut().for_each(|c| c.train.truncate(n));
+    c.stages.push(Stage::SecureSum { bits: 28 });
+    let mut secure = start(&c, false);
+    secure.clients.iter_mut().for_each(|c| c.train.truncate(n));
+    finish(&mut plain);
+    finish(&mut secure);
+    let d = plain
+        .state()
+        .global
+        .adapter
+        .difference(&secure.state().global.adapter)
+        .unwrap();
+    assert!(d.flatten().iter().all(|x| x.abs() < 1e-7));
+    let (p, s) = (&plain.state().records[0], &secure.state().records[0]);
+    assert!(p.aggregation_error.is_some() && s.aggregation_error.is_none());
+    assert!(s.bytes_up < 2 * p.bytes_up, "{} {}", s.bytes_up, p.bytes_up);
+}
+
+#[test]
+fn bytes_are_counted_exactly() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut c = config(dir.path(), "");
+    c.rounds = 1;
+    let mut run = start(&c, false);
+    finish(&mut run);
+    let message = (18 + 4 * run.trained_values()) as u64;
+    let r = &run.state().records[0];
+    assert_eq!((r.bytes_up, r.bytes_down), (4 * message, 4 * message));
+    c.stages = vec![Stage::Quantise {
+        values: crate::compress::Values::Int4,
+    }];
+    let mut small = start(&c, false);
+    finish(&mut small);
+    let t = small.state().global.adapter.len() as u64;
+    let bytes = 18 + 4 * t + (run.trained_values() as u64).div_ceil(2);
+    assert_eq!(small.state().records[0].bytes_up, 4 * bytes);
+}
+
+#[test]
+fn a_comparison_and_an_export_measure_what_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut c = config(dir.path(), "");
+    c.rounds = 6;
+    let mut run = start(&c, false);
+    finish(&mut run);
+    let x = compare(&run, &|_| ControlFlow::Continue(()))
+        .unwrap()
+        .unwrap();
+    assert_eq!(x.alone.len(), 4);
+    assert_eq!(x.federated, run.state().records[5].validation_perplexity);
+    assert!(x.federated < x.base && x.central < x.base);
+    assert!(
+        compare(&run, &|_| ControlFlow::Break(()))
+            .unwrap()
+            .is_none()
+    );
+
+    let folder = dir.path().join("model");
+    let e = export(&run, &run.state().global, &folder).unwrap();
+    assert!(!e.ternarised && (e.served_perplexity / e.trained_perplexity - 1.0).abs() < 0.01);
+    let (model, _) = tacit_bitnet::checkpoint::load(&folder).unwrap();
+    let read = Network::from_model(&model).unwrap();
+    let served = perplexity(&read, run.validation()).unwrap();
+    assert!((served / e.served_perplexity - 1.0).abs() < 1e-6);
+
+    c.method.forward = crate::tuner::Forward::Float;
+    c.out = dir.path().join("float");
+    let mut float = start(&c, false);
+    finish(&mut float);
+    let e = export(
+        &float,
+        &float.state().global,
+        &dir.path().join("float-model"),
+    )
+    .unwrap();
+    assert!(e.ternarised && e.served_perplexity > e.trained_perplexity);
+    c.method.targets = vec!["embedding".into()];
+    c.method.scales = true;
+    c.out = dir.path().join("exact");
+    let mut exact = start(&c, false);
+    finish(&mut exact);
+    let e = export(
+        &exact,
+        &exact.state().global,
+        &dir.path().join("exact-model"),
+    )
+    .unwrap();
+    assert!(!e.ternarised && (e.served_perplexity / e.trained_perplexity - 1.0).abs() < 0.01);
+}
