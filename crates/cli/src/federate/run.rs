@@ -121,8 +121,7 @@ fn prepare(config: RunConfig, resume: bool) -> Outcome<Run> {
     let base = if config.base.random.is_some() {
         None
     } else if let Some(checkpoint) = &config.base.checkpoint {
-        let network =
-            Network::from_checkpoint(checkpoint).map_err(|e| failure(e.into()))?;
+        let network = Network::from_checkpoint(checkpoint).map_err(|e| failure(e.into()))?;
         let file = checkpoint
             .parent()
             .unwrap_or(Path::new("."))
@@ -159,12 +158,10 @@ fn stages(run: &Run) -> Vec<String> {
         if m.vectors { ", vectors" } else { "" },
         if m.scales { ", scales" } else { "" }
     );
-    let mut all = vec![
-        format!(
-            "train {trained}: {} steps of {} sequences",
-            c.train.steps, c.train.batch
-        ),
-    ];
+    let mut all = vec![format!(
+        "train {trained}: {} steps of {} sequences",
+        c.train.steps, c.train.batch
+    )];
     all.extend(c.stages.iter().map(|s| s.describe()));
     all.push(format!(
         "combine by {}",
@@ -260,13 +257,20 @@ fn rounds(run: &mut Run, display: Display, json: bool) -> Outcome {
         })
         .map_err(failure)?;
     bar.finish_and_clear();
-    if finished { Ok(()) } else { Err(interrupted(run)) }
+    if finished {
+        Ok(())
+    } else {
+        Err(interrupted(run))
+    }
 }
 
 fn conclude(report: &Report) {
     if let Some(c) = &report.comparison {
         println!();
-        println!("perplexity on all clients' validation text ({} tokens)", count(report.validation_tokens as u64));
+        println!(
+            "perplexity on all clients' validation text ({} tokens)",
+            count(report.validation_tokens as u64)
+        );
         println!("  base model                 {:>9.3}", c.base);
         println!("  federated                  {:>9.3}", c.federated);
         println!("  all text in one place      {:>9.3}", c.central);
