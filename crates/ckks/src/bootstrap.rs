@@ -15,13 +15,19 @@
 //! The ephemeral secret (Bossuat, Troncoso-Pastoriza and Hubaux, ACNS 2022) has a low weight so that `|I|` is small; only ciphertexts
 //! modulo `q0` are ever under it, whose keys have a modulus of `q0` times one special prime.
 //!
+//! *Sparse* vectors of `n < N/2` slots, repeated, are polynomials in `X^gap`, `gap = N/2n`. Their factors have `log2(n)` stages. ModRaise puts
+//! multiples of `q0` into all coefficients; a trace, `log2(gap)` rotations, clears those between. Real and imaginary part fit side by side into
+//! one EvalMod (Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, EUROCRYPT 2021, section 5).
+//!
 //! Scales: a message `m` sits in the coefficients as `m * q0/ratio`, `ratio = 2^10` by default, and must keep `|m| <= 1`. EvalMod is evaluated
 //! at the scale that turns into the user scale when its factor `2 pi/ratio` is read as part of the scale: it costs no level.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tacit_ring::{BaseConverter, Modulus, RnsPoly, galois_conjugation, ops};
+use tacit_ring::{
+    BaseConverter, Modulus, RnsPoly, galois_conjugation, galois_of_rotation, ops,
+};
 
 use num_complex::Complex64;
 
@@ -34,6 +40,7 @@ use crate::encapsulation::check_id;
 use crate::error::CkksError;
 use crate::eval_mod::{EvalModParameters, EvalModPolynomial, failure_log2};
 use crate::evaluator::Evaluator;
+use crate::fft::SpecialFft;
 use crate::key_generator::KeyGenerator;
 use crate::key_switch::mod_down;
 use crate::keys::{EvaluationKeys, KeyShape, SecretKey, SwitchingKey};
@@ -43,7 +50,9 @@ use crate::parameters::Parameters;
 /// Choices that are not in the parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BootstrapOptions {
-    /// Stages in each factor of CoeffsToSlots, in order of application; one level each; they sum to `log2(N/2)`.
+    /// `log2` of the number of complex slots `n`, at most `log2(N/2)`; below that, *sparse*: see the module page.
+    pub log_slots: u32,
+    /// Stages in each factor of CoeffsToSlots, in order of application; one level each; they sum to `log_slots`.
     pub cts_stages: Vec<usize>,
     /// Stages in each factor of SlotsToCoeffs, in order of application.
     pub stc_stages: Vec<usize>,
@@ -53,16 +62,26 @@ pub struct BootstrapOptions {
     pub eval_mod: EvalModParameters,
 }
 
+/// Baby steps of a CoeffsToSlots factor: half of what is fastest. At the top of the chain a key is 108 MiB, and 8 fewer for each of two
+/// factors cost a twentieth of the bootstrapping time.
+const CTS_BABY_STEPS: usize = 8;
+
 impl BootstrapOptions {
     /// What fits the parameters: the stages are shared out evenly over the CtS and StC primes.
     pub fn for_parameters(params: &Parameters) -> Self {
+        Self::sparse(params, params.log_n() - 1)
+    }
+
+    /// For vectors of `2^log_slots` slots, at most `N/2`.
+    pub fn sparse(params: &Parameters, log_slots: u32) -> Self {
         let literal = params.literal();
-        let stages = params.log_n() as usize - 1;
+        let stages = log_slots as usize;
         let cts_stages = shared_out(stages, literal.cts_bits.len());
         let mut stc_stages = shared_out(stages, literal.stc_bits.len());
         stc_stages.reverse();
         Self {
-            cts_baby_steps: vec![None; cts_stages.len()],
+            log_slots,
+            cts_baby_steps: vec![Some(CTS_BABY_STEPS); cts_stages.len()],
             cts_stages,
             stc_stages,
             eval_mod: EvalModParameters {
@@ -88,8 +107,54 @@ pub struct Bootstrapper {
     stc_first: SparseMatrix,
     stc_rest: Vec<LinearMap>,
     cts: Vec<LinearMap>,
+    /// For sparse vectors only.
+    packing: Option<Packing>,
     eval_mod: EvalModPolynomial,
     lift: BaseConverter,
+}
+
+/// Real and imaginary parts of `n <= N/4` slots side by side in `2n` real slots: one EvalMod for both.
+struct Packing {
+    /// The last factor of CoeffsToSlots times `(1, …, 1, -i, …, -i)`: its result plus the conjugate is `2 Re | 2 Im`.
+    last: LinearMap,
+    /// `(re | im)` to `(re + i im | re + i im)`: one level.
+    unpack: LinearMap,
+}
+
+impl Packing {
+    fn new(
+        ctx: &Arc<Context>,
+        options: &BootstrapOptions,
+        last: &SparseMatrix,
+    ) -> Result<Self, CkksError> {
+        let params = ctx.params();
+        let n = 1usize << options.log_slots;
+        let halves = |first: Complex64, second: Complex64| -> Vec<Complex64> {
+            (0..2 * n).map(|k| if k < n { first } else { second }).collect()
+        };
+        let one = Complex64::ONE;
+        let i = Complex64::I;
+        let diagonals = last
+            .diagonals()
+            .iter()
+            .map(|(&index, d)| {
+                let row = halves(one, -i);
+                (index, row.iter().zip(d.iter().cycle()).map(|(a, b)| a * b).collect())
+            })
+            .collect();
+        let factors = options.cts_stages.len();
+        let at = LinearMapOptions::at_level(ctx, params.max_level() + 1 - factors);
+        let baby_steps = options.cts_baby_steps[factors - 1];
+        let unpack = BTreeMap::from([(0, halves(one, i)), (n as i64, halves(i, one))]);
+        Ok(Self {
+            last: LinearMap::new(ctx.clone(), &diagonals, LinearMapOptions { baby_steps, ..at })?,
+            unpack: LinearMap::new(
+                ctx.clone(),
+                &unpack,
+                LinearMapOptions::at_level(ctx, params.top_user_level()),
+            )?,
+        })
+    }
 }
 
 impl Bootstrapper {
@@ -101,7 +166,7 @@ impl Bootstrapper {
     pub fn new(ctx: Arc<Context>, options: BootstrapOptions) -> Result<Self, CkksError> {
         let params = ctx.params().clone();
         let literal = params.literal();
-        let stages = params.log_n() as usize - 1;
+        let stages = options.log_slots as usize;
         let refuse = |field, found: String, expected: String| {
             Err(CkksError::InvalidParameters {
                 field,
@@ -109,6 +174,13 @@ impl Bootstrapper {
                 expected,
             })
         };
+        if !(1..params.log_n()).contains(&options.log_slots) {
+            return refuse(
+                "log_slots",
+                options.log_slots.to_string(),
+                format!("1 to {}", params.log_n() - 1),
+            );
+        }
         for (field, groups, primes) in [
             ("stc_stages", &options.stc_stages, literal.stc_bits.len()),
             ("cts_stages", &options.cts_stages, literal.cts_bits.len()),
@@ -148,7 +220,17 @@ impl Bootstrapper {
         }
         let eval_mod = EvalModPolynomial::fit(options.eval_mod)?;
 
-        let mut stc = slots_to_coeffs_factors(ctx.fft(), &options.stc_stages);
+        // Vectors of n slots are polynomials in X^gap, a ring of dimension 2n of its own.
+        let slots = 1usize << options.log_slots;
+        let gap = ctx.n() / 2 / slots;
+        let small_fft;
+        let fft = if gap == 1 {
+            ctx.fft()
+        } else {
+            small_fft = SpecialFft::new(2 * slots);
+            &small_fft
+        };
+        let mut stc = slots_to_coeffs_factors(fft, &options.stc_stages);
         let stc_first = stc.remove(0);
         let mut level = params.bottom_user_level();
         let stc_rest = stc
@@ -159,11 +241,15 @@ impl Bootstrapper {
             })
             .collect::<Result<_, _>>()?;
 
-        let mut cts = coeffs_to_slots_factors(ctx.fft(), &options.cts_stages);
-        // The half of the real and imaginary parts, and the interval of EvalMod.
+        let mut cts = coeffs_to_slots_factors(fft, &options.cts_stages);
+        // The half of the real and imaginary parts, the interval of EvalMod, and the terms of the trace.
         if let Some(last) = cts.last_mut() {
-            last.scale(0.5 / options.eval_mod.range());
+            last.scale(0.5 / options.eval_mod.range() / gap as f64);
         }
+        let packing = match cts.last() {
+            Some(last) if gap > 1 => Some(Packing::new(&ctx, &options, last)?),
+            _ => None,
+        };
         let cts = cts
             .iter()
             .zip(&options.cts_baby_steps)
@@ -185,6 +271,7 @@ impl Bootstrapper {
             stc_first,
             stc_rest,
             cts,
+            packing,
             eval_mod,
             lift,
         })
@@ -219,7 +306,7 @@ impl Bootstrapper {
         self.ctx.params().q(0).value() as f64 / self.options.eval_mod.ratio()
     }
 
-    /// Level of refreshed ciphertexts.
+    /// Level of the results of [`Self::refresh`]; [`Self::bootstrap`] of sparse complex vectors ends one below.
     pub fn output_level(&self) -> usize {
         self.ctx.params().top_user_level()
     }
@@ -262,7 +349,12 @@ impl Bootstrapper {
             self.cts
                 .iter()
                 .flat_map(LinearMap::required_keys)
-                .chain([conjugation]),
+                .chain(self.trace_rotations().map(|rotation| {
+                    let element = galois_of_rotation(self.ctx.n(), rotation);
+                    (element, KeyShape::full(self.ctx.params()))
+                }))
+                .chain([conjugation])
+                .chain(self.packing.iter().flat_map(|p| p.unpack.required_keys())),
         )
     }
 
@@ -277,6 +369,11 @@ impl Bootstrapper {
                 .into_iter()
                 .chain(self.stc_rest.iter().flat_map(LinearMap::required_keys)),
         )
+    }
+
+    /// Rotations whose sum of images keeps the coefficients of `X^gap` only.
+    fn trace_rotations(&self) -> impl Iterator<Item = i64> + use<> {
+        (self.options.log_slots..self.ctx.params().log_n() - 1).map(|k| 1i64 << k)
     }
 
     fn merged(&self, keys: impl Iterator<Item = (u64, KeyShape)>) -> Vec<(u64, KeyShape)> {
@@ -398,8 +495,8 @@ impl Bootstrapper {
     ) -> Result<(Ciphertext, Option<Ciphertext>), CkksError> {
         check_id("key set of the refresh", keys.id(), encapsulation.id())?;
         let relative = ct.scale / self.message_scale();
-        let raised = self.mod_raise(evaluator, ct, encapsulation)?;
-        let slots = self.coeffs_to_slots(evaluator, raised, keys)?;
+        let raised = self.raised(evaluator, ct, keys, encapsulation)?;
+        let slots = self.coeffs_to_slots(evaluator, raised, None, keys)?;
         let conjugate = evaluator.conjugate(&slots, keys)?;
         let finish = |part: Ciphertext| -> Result<Ciphertext, CkksError> {
             let mut out = self.eval_mod(evaluator, &part, keys)?;
@@ -420,7 +517,7 @@ impl Bootstrapper {
     }
 
     /// The whole bootstrapping: slots `|re|, |im| <= 1` at [`Parameters::bottom_user_level`] or above to the same slots at
-    /// [`Self::output_level`], with the user scale.
+    /// [`Self::output_level`] (for sparse vectors one below), with the user scale.
     ///
     /// # Errors
     /// Those of the two halves.
@@ -433,11 +530,69 @@ impl Bootstrapper {
     ) -> Result<Ciphertext, CkksError> {
         let coefficients = self.slots_to_coeffs(evaluator, ct, 1.0, keys)?;
         let sparse = self.encapsulate(evaluator, &coefficients, encapsulation)?;
+        if let Some(packing) = &self.packing {
+            return self.refresh_packed(evaluator, &sparse, packing, keys, encapsulation);
+        }
         let (mut real, imaginary) = self.refresh(evaluator, &sparse, true, keys, encapsulation)?;
         if let Some(imaginary) = imaginary {
             evaluator.add_assign(&mut real, &evaluator.mul_i(&imaginary)?)?;
         }
         Ok(real)
+    }
+
+    /// The whole bootstrapping of real slots: one EvalMod, imaginary parts are dropped. As [`Self::bootstrap`], at [`Self::output_level`].
+    ///
+    /// # Errors
+    /// Those of the two halves.
+    pub fn bootstrap_real(
+        &self,
+        evaluator: &Evaluator,
+        ct: &Ciphertext,
+        keys: &EvaluationKeys,
+        encapsulation: &EncapsulationKeys,
+    ) -> Result<Ciphertext, CkksError> {
+        let coefficients = self.slots_to_coeffs(evaluator, ct, 1.0, keys)?;
+        let sparse = self.encapsulate(evaluator, &coefficients, encapsulation)?;
+        Ok(self
+            .refresh(evaluator, &sparse, false, keys, encapsulation)?
+            .0)
+    }
+
+    /// Sparse complex vectors: both parts in one EvalMod.
+    fn refresh_packed(
+        &self,
+        evaluator: &Evaluator,
+        ct: &Ciphertext,
+        packing: &Packing,
+        keys: &EvaluationKeys,
+        encapsulation: &EncapsulationKeys,
+    ) -> Result<Ciphertext, CkksError> {
+        check_id("key set of the refresh", keys.id(), encapsulation.id())?;
+        let raised = self.raised(evaluator, ct, keys, encapsulation)?;
+        let slots = self.coeffs_to_slots(evaluator, raised, Some(&packing.last), keys)?;
+        let conjugate = evaluator.conjugate(&slots, keys)?;
+        let parts = evaluator.add(&slots, &conjugate)?;
+        let mut out = self.eval_mod(evaluator, &parts, keys)?;
+        out.scale *= ct.scale / self.message_scale();
+        evaluator.count_bootstrap();
+        packing.unpack.apply(evaluator, &out, keys)
+    }
+
+    /// ModRaise; for sparse vectors also the trace to polynomials in `X^gap`, which multiplies them by `gap` and clears the multiples of `q0`
+    /// between them.
+    fn raised(
+        &self,
+        evaluator: &Evaluator,
+        ct: &Ciphertext,
+        keys: &EvaluationKeys,
+        encapsulation: &EncapsulationKeys,
+    ) -> Result<Ciphertext, CkksError> {
+        let mut ct = self.mod_raise(evaluator, ct, encapsulation)?;
+        for rotation in self.trace_rotations() {
+            let image = evaluator.rotate(&ct, rotation, keys)?;
+            evaluator.add_assign(&mut ct, &image)?;
+        }
+        Ok(ct)
     }
 
     /// ModRaise and the switch to the main secret: the top level, coefficients `m*scale + q0*I`, with `q0` as scale.
@@ -498,9 +653,12 @@ impl Bootstrapper {
         &self,
         evaluator: &Evaluator,
         mut ct: Ciphertext,
+        last: Option<&LinearMap>,
         keys: &EvaluationKeys,
     ) -> Result<Ciphertext, CkksError> {
-        for map in &self.cts {
+        let number = self.cts.len();
+        for (k, map) in self.cts.iter().enumerate() {
+            let map = if k + 1 == number { last.unwrap_or(map) } else { map };
             ct = map.apply(evaluator, &ct, keys)?;
         }
         Ok(ct)

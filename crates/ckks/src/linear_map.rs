@@ -198,20 +198,20 @@ impl LinearMap {
         })
     }
 
-    /// Encodes a [`SparseMatrix`].
+    /// Encodes a [`SparseMatrix`]; one on `n < N/2` slots acts on vectors of period `n`.
     ///
     /// # Errors
-    /// As [`Self::new`]; also if the matrix has another number of slots.
+    /// As [`Self::new`]; also if the matrix's number of slots does not divide `N/2`.
     pub fn from_matrix(
         ctx: Arc<Context>,
         matrix: &SparseMatrix,
         options: LinearMapOptions,
     ) -> Result<Self, CkksError> {
-        if matrix.slots() != ctx.n() / 2 {
+        if !(ctx.n() / 2).is_multiple_of(matrix.slots()) {
             return Err(CkksError::Shape {
                 what: "slots of a matrix",
                 found: matrix.slots(),
-                expected: (ctx.n() / 2).to_string(),
+                expected: format!("a divisor of {}", ctx.n() / 2),
             });
         }
         Self::new(ctx, matrix.diagonals(), options)

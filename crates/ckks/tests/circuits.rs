@@ -436,8 +436,13 @@ struct Bootstrap {
 }
 
 fn bootstrap_fixture(log_n: u32) -> Bootstrap {
+    sparse_fixture(log_n, log_n - 1)
+}
+
+fn sparse_fixture(log_n: u32, log_slots: u32) -> Bootstrap {
     let mut f = Fixture::new(ParametersLiteral::default_chain(log_n));
-    let bootstrapper = Bootstrapper::for_context(f.ctx.clone()).unwrap();
+    let options = BootstrapOptions::sparse(f.ctx.params(), log_slots);
+    let bootstrapper = Bootstrapper::new(f.ctx.clone(), options).unwrap();
     let relinearisation = f
         .generator
         .relinearisation(&f.secret, bootstrapper.relinearisation_shape())
@@ -495,6 +500,44 @@ fn bootstrapping_refreshes_complex_slots() {
         "worst {noise_worst}, rms {noise_rms}"
     );
     assert_eq!(f.evaluator.counts().bootstraps, 1);
+}
+
+#[test]
+fn sparse_bootstrapping_takes_one_eval_mod_for_both_parts() {
+    for log_slots in [4, 6, 9] {
+        let Bootstrap {
+            f,
+            bootstrapper,
+            keys,
+            encapsulation,
+        } = sparse_fixture(11, log_slots);
+        let params = f.ctx.params();
+        let period = values(1 << log_slots, 11);
+        let x: Vec<Complex64> = period.iter().copied().cycle().take(params.slots()).collect();
+        let ct = f.encrypt(&x, params.user_scale(), params.bottom_user_level());
+        let y = bootstrapper
+            .bootstrap(&f.evaluator, &ct, &keys, &encapsulation)
+            .unwrap();
+        assert_eq!(
+            (y.level, y.scale),
+            (params.top_user_level() - 1, params.user_scale())
+        );
+        let packed = f.evaluator.counts();
+        let (worst, rms) = bits(&f.decrypt(&y), &x);
+        println!("2^{log_slots} slots: worst {worst:.2} bits, rms {rms:.2} bits, {packed:?}");
+        assert!(worst > 15.5 && rms > 17.5, "worst {worst}, rms {rms}");
+
+        let real: Vec<Complex64> = x.iter().map(|z| Complex64::new(z.re, 0.0)).collect();
+        f.evaluator.reset_counts();
+        let y = bootstrapper
+            .bootstrap_real(&f.evaluator, &ct, &keys, &encapsulation)
+            .unwrap();
+        assert_eq!(y.level, params.top_user_level());
+        let (worst, _) = bits(&f.decrypt(&y), &real);
+        assert!(worst > 15.5, "{worst}");
+        // Both parts cost the products of one.
+        assert_eq!(f.evaluator.counts().ct_ct, packed.ct_ct);
+    }
 }
 
 #[test]
@@ -556,6 +599,16 @@ fn options_that_do_not_fit_the_chain_are_refused() {
         },
         BootstrapOptions {
             stc_stages: vec![3, 3, 2],
+            ..good.clone()
+        },
+        BootstrapOptions {
+            log_slots: 8,
+            ..good.clone()
+        },
+        BootstrapOptions {
+            log_slots: 10,
+            cts_stages: vec![4, 3, 3],
+            stc_stages: vec![3, 3, 4],
             ..good.clone()
         },
         BootstrapOptions {

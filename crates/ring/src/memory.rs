@@ -19,10 +19,10 @@ const ALIGNMENT: usize = 64;
 const LARGE: usize = 2 << 20;
 
 /// Large buffers come in multiples of this many bytes.
-const GRAIN: usize = 512 << 10;
+const GRAIN: usize = 2 << 20;
 
 /// Bytes of freed large buffers that are kept.
-const KEPT: usize = 512 << 20;
+const KEPT: usize = 1536 << 20;
 
 /// Bytes that tables share.
 const ARENA: usize = 8 << 20;
