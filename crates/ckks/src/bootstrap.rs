@@ -25,9 +25,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tacit_ring::{
-    BaseConverter, Modulus, RnsPoly, galois_conjugation, galois_of_rotation, ops,
-};
+use tacit_ring::{BaseConverter, Modulus, RnsPoly, galois_conjugation, galois_of_rotation, ops};
 
 use num_complex::Complex64;
 
@@ -130,7 +128,9 @@ impl Packing {
         let params = ctx.params();
         let n = 1usize << options.log_slots;
         let halves = |first: Complex64, second: Complex64| -> Vec<Complex64> {
-            (0..2 * n).map(|k| if k < n { first } else { second }).collect()
+            (0..2 * n)
+                .map(|k| if k < n { first } else { second })
+                .collect()
         };
         let one = Complex64::ONE;
         let i = Complex64::I;
@@ -139,7 +139,13 @@ impl Packing {
             .iter()
             .map(|(&index, d)| {
                 let row = halves(one, -i);
-                (index, row.iter().zip(d.iter().cycle()).map(|(a, b)| a * b).collect())
+                (
+                    index,
+                    row.iter()
+                        .zip(d.iter().cycle())
+                        .map(|(a, b)| a * b)
+                        .collect(),
+                )
             })
             .collect();
         let factors = options.cts_stages.len();
@@ -147,7 +153,11 @@ impl Packing {
         let baby_steps = options.cts_baby_steps[factors - 1];
         let unpack = BTreeMap::from([(0, halves(one, i)), (n as i64, halves(i, one))]);
         Ok(Self {
-            last: LinearMap::new(ctx.clone(), &diagonals, LinearMapOptions { baby_steps, ..at })?,
+            last: LinearMap::new(
+                ctx.clone(),
+                &diagonals,
+                LinearMapOptions { baby_steps, ..at },
+            )?,
             unpack: LinearMap::new(
                 ctx.clone(),
                 &unpack,
@@ -658,7 +668,11 @@ impl Bootstrapper {
     ) -> Result<Ciphertext, CkksError> {
         let number = self.cts.len();
         for (k, map) in self.cts.iter().enumerate() {
-            let map = if k + 1 == number { last.unwrap_or(map) } else { map };
+            let map = if k + 1 == number {
+                last.unwrap_or(map)
+            } else {
+                map
+            };
             ct = map.apply(evaluator, &ct, keys)?;
         }
         Ok(ct)
@@ -672,12 +686,19 @@ impl Bootstrapper {
         keys: &EvaluationKeys,
     ) -> Result<Ciphertext, CkksError> {
         let params = self.ctx.params();
-        let amplitude = 2.0 * std::f64::consts::PI / self.options.eval_mod.ratio();
-        let wanted = params.user_scale() / amplitude;
+        let settings = self.options.eval_mod;
+        let amplitude = 2.0 * std::f64::consts::PI / settings.ratio();
+        // What the sine's result is read at: the user scale, or a prime where a polynomial follows.
+        let bottom = self.output_level() + 2 * usize::from(settings.arcsine);
+        let message_scale = if settings.arcsine {
+            params.q(bottom).value() as f64
+        } else {
+            params.user_scale()
+        };
         // Backwards through the squarings: each takes scale s to s^2/q.
-        let angles = self.options.eval_mod.double_angles as usize;
-        let scale = (0..angles).fold(wanted, |s, k| {
-            (s * params.q(self.output_level() + 1 + k).value() as f64).sqrt()
+        let angles = settings.double_angles as usize;
+        let scale = (0..angles).fold(message_scale / amplitude, |s, k| {
+            (s * params.q(bottom + 1 + k).value() as f64).sqrt()
         });
         let mut value =
             evaluator.evaluate_chebyshev(ct, self.eval_mod.coefficients(), scale, keys)?;
@@ -687,7 +708,14 @@ impl Bootstrapper {
             value = evaluator.relinearise_rescale(&square, keys)?;
             evaluator.add_const(&mut value, Complex64::new(-1.0, 0.0))?;
         }
-        value.scale = params.user_scale();
+        value.scale = message_scale;
+        if settings.arcsine {
+            // v + c v^3 with v^3 = (3 T_1 + T_3)/4
+            let c = settings.cubic() / 4.0;
+            let coefficients = [0.0, 1.0 + 3.0 * c, 0.0, c];
+            value =
+                evaluator.evaluate_chebyshev(&value, &coefficients, params.user_scale(), keys)?;
+        }
         Ok(value)
     }
 }

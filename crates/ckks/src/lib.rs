@@ -30,6 +30,7 @@ pub mod parameters;
 mod periodic;
 pub mod polynomial;
 mod polynomial_evaluation;
+pub mod presets;
 pub mod security;
 pub mod wire;
 

@@ -513,7 +513,12 @@ fn sparse_bootstrapping_takes_one_eval_mod_for_both_parts() {
         } = sparse_fixture(11, log_slots);
         let params = f.ctx.params();
         let period = values(1 << log_slots, 11);
-        let x: Vec<Complex64> = period.iter().copied().cycle().take(params.slots()).collect();
+        let x: Vec<Complex64> = period
+            .iter()
+            .copied()
+            .cycle()
+            .take(params.slots())
+            .collect();
         let ct = f.encrypt(&x, params.user_scale(), params.bottom_user_level());
         let y = bootstrapper
             .bootstrap(&f.evaluator, &ct, &keys, &encapsulation)

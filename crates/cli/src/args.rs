@@ -213,8 +213,13 @@ pub struct CalibrateArgs {
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Bootstrapping at N = 2^16: seconds, error in bits, usable levels, key bytes
-    #[command(after_help = "Example:\n  tacit bench bootstrap --runs 8 --json")]
+    #[command(
+        after_help = "Examples:\n  tacit bench bootstrap --runs 8 --json\n  tacit bench bootstrap --log-slots 12 --threads 1"
+    )]
     Bootstrap(BootstrapArgs),
+    /// Bootstrapping with every preset, in one table
+    #[command(after_help = "Example:\n  tacit bench presets --runs 4 --threads 1")]
+    Presets(PresetsArgs),
     /// Ternary linear layer on coefficients: seconds for ring switch, mix and repack
     #[command(
         after_help = "Example:\n  tacit bench linear --d-in 1536 --d-out 1536 --tokens 128 --json"
@@ -235,8 +240,22 @@ Example:
 /// `tacit bench bootstrap`
 #[derive(Debug, Args)]
 pub struct BootstrapArgs {
+    /// Preset: default, two-digits, fast-12 or precise
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub preset: String,
+    /// log2 of the number of complex slots [default: all, log2(N/2)]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..16))]
+    pub log_slots: Option<u32>,
     /// Number of bootstraps, each on fresh random inputs
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs: u32,
+}
+
+/// `tacit bench presets`
+#[derive(Debug, Args)]
+pub struct PresetsArgs {
+    /// Number of bootstraps of each preset, each on fresh random inputs of 2^16 numbers
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
 }
 

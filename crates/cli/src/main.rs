@@ -5,7 +5,7 @@
 //!                 ├─► model    inspect, logits, calibrate
 //!                 ├─► train
 //!                 ├─► federate partition, run
-//!                 └─► bench    bootstrap, linear, agreement, engine
+//!                 └─► bench    bootstrap, presets, linear, agreement, engine
 //! ```
 //!
 //! A command returns an [`exit::Outcome`]; its kind decides the exit code. Standard output holds results, standard error
@@ -89,6 +89,9 @@ fn run(cli: &Cli) -> Outcome {
         Command::Bench {
             command: BenchCommand::Bootstrap(args),
         } => bench::bootstrap::run(args, global),
+        Command::Bench {
+            command: BenchCommand::Presets(args),
+        } => bench::bootstrap::run_presets(args, global),
         Command::Bench {
             command: BenchCommand::Linear(args),
         } => bench::linear::run(args, global),
