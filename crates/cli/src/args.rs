@@ -232,7 +232,7 @@ Example:
     Agreement(AgreementArgs),
     /// Single operations of the engine at N = 2^16
     #[command(
-        after_help = "Examples:\n  tacit bench engine --json\n  tacit bench engine --level 26 --threads 1"
+        after_help = "Examples:\n  tacit bench engine --json\n  tacit bench engine --level 16 --threads 1 --others lattigo.json"
     )]
     Engine(EngineArgs),
 }
@@ -305,9 +305,13 @@ pub struct AgreementArgs {
 /// `tacit bench engine`
 #[derive(Debug, Args)]
 pub struct EngineArgs {
-    /// Level of the ciphertexts [default: the highest that bootstrapping returns, 16]
-    #[arg(long, value_name = "L")]
-    pub level: Option<usize>,
+    /// Level of the ciphertexts: one less than their limbs
+    #[arg(long, default_value_t = 23, value_name = "L")]
+    pub level: usize,
+    /// File with figures of other libraries to print beside, one JSON object a line: {"lib", "version", "case", "results":
+    /// {operation: {"median": seconds}}}; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub others: Vec<PathBuf>,
     /// Repetitions of each operation; the median is printed
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
