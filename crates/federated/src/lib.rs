@@ -3,6 +3,7 @@
 //! Everything that travels between client and coordinator is a [`NamedTensors`].
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod compress;
 pub mod config;
 pub mod data;

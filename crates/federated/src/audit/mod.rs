@@ -1,0 +1,18 @@
+//! The red team: attacks as programs, each with its measure with and without a defence.
+//!
+//! | attack | on | measure |
+//! | --- | --- | --- |
+//! | [`byzantine`]: label flip, sign flip, model replacement, backdoor with Sybils, backdoor spread over honest clients' data, a-little-is-enough | the aggregation rule | clean accuracy, attack success |
+//! | [`inversion`]: token recovery from gradients | what a client sends | share of tokens recovered, against chance |
+//! | [`membership`]: loss threshold, likelihood ratio with shadow models | the trained model | AUC, true positives at few false ones |
+//! | [`canary`]: exposure of a secret that was trained on | the trained model | bits |
+//!
+//! The attacks work on plain vectors and losses, so that any model can be put to them.
+
+pub mod byzantine;
+pub mod canary;
+pub mod inversion;
+pub mod membership;
+mod task;
+
+pub use task::{Data, SoftmaxTask};
