@@ -16,7 +16,8 @@
 //! modulo `q0` are ever under it, whose keys have a modulus of `q0` times one special prime.
 //!
 //! *Sparse* vectors of `n < N/2` slots, repeated, are polynomials in `X^gap`, `gap = N/2n`. Their factors have `log2(n)` stages. ModRaise puts
-//! multiples of `q0` into all coefficients; a trace, `log2(gap)` rotations, clears those between. Real and imaginary part fit side by side into
+//! multiples of `q0` into all coefficients; a trace, `log2(gap)` rotations, clears those between. It commutes with the factors, whose diagonals
+//! have period `n`, and comes before the last one, where it has fewer limbs. Real and imaginary part fit side by side into
 //! one EvalMod (Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, EUROCRYPT 2021, section 5).
 //!
 //! Scales: a message `m` sits in the coefficients as `m * q0/ratio`, `ratio = 2^10` by default, and must keep `|m| <= 1`. EvalMod is evaluated
@@ -361,7 +362,10 @@ impl Bootstrapper {
                 .flat_map(LinearMap::required_keys)
                 .chain(self.trace_rotations().map(|rotation| {
                     let element = galois_of_rotation(self.ctx.n(), rotation);
-                    (element, KeyShape::full(self.ctx.params()))
+                    (
+                        element,
+                        KeyShape::minimal(self.ctx.params(), self.eval_mod_level() + 1),
+                    )
                 }))
                 .chain([conjugation])
                 .chain(self.packing.iter().flat_map(|p| p.unpack.required_keys())),
@@ -505,7 +509,7 @@ impl Bootstrapper {
     ) -> Result<(Ciphertext, Option<Ciphertext>), CkksError> {
         check_id("key set of the refresh", keys.id(), encapsulation.id())?;
         let relative = ct.scale / self.message_scale();
-        let raised = self.raised(evaluator, ct, keys, encapsulation)?;
+        let raised = self.mod_raise(evaluator, ct, encapsulation)?;
         let slots = self.coeffs_to_slots(evaluator, raised, None, keys)?;
         let conjugate = evaluator.conjugate(&slots, keys)?;
         let finish = |part: Ciphertext| -> Result<Ciphertext, CkksError> {
@@ -578,7 +582,7 @@ impl Bootstrapper {
         encapsulation: &EncapsulationKeys,
     ) -> Result<Ciphertext, CkksError> {
         check_id("key set of the refresh", keys.id(), encapsulation.id())?;
-        let raised = self.raised(evaluator, ct, keys, encapsulation)?;
+        let raised = self.mod_raise(evaluator, ct, encapsulation)?;
         let slots = self.coeffs_to_slots(evaluator, raised, Some(&packing.last), keys)?;
         let conjugate = evaluator.conjugate(&slots, keys)?;
         let parts = evaluator.add(&slots, &conjugate)?;
@@ -586,23 +590,6 @@ impl Bootstrapper {
         out.scale *= ct.scale / self.message_scale();
         evaluator.count_bootstrap();
         packing.unpack.apply(evaluator, &out, keys)
-    }
-
-    /// ModRaise; for sparse vectors also the trace to polynomials in `X^gap`, which multiplies them by `gap` and clears the multiples of `q0`
-    /// between them.
-    fn raised(
-        &self,
-        evaluator: &Evaluator,
-        ct: &Ciphertext,
-        keys: &EvaluationKeys,
-        encapsulation: &EncapsulationKeys,
-    ) -> Result<Ciphertext, CkksError> {
-        let mut ct = self.mod_raise(evaluator, ct, encapsulation)?;
-        for rotation in self.trace_rotations() {
-            let image = evaluator.rotate(&ct, rotation, keys)?;
-            evaluator.add_assign(&mut ct, &image)?;
-        }
-        Ok(ct)
     }
 
     /// ModRaise and the switch to the main secret: the top level, coefficients `m*scale + q0*I`, with `q0` as scale.
@@ -659,6 +646,8 @@ impl Bootstrapper {
         })
     }
 
+    /// All factors of CoeffsToSlots, the last one replaced by `last` if given, and before it the trace of sparse vectors, which multiplies
+    /// by `gap`.
     fn coeffs_to_slots(
         &self,
         evaluator: &Evaluator,
@@ -669,6 +658,10 @@ impl Bootstrapper {
         let number = self.cts.len();
         for (k, map) in self.cts.iter().enumerate() {
             let map = if k + 1 == number {
+                for rotation in self.trace_rotations() {
+                    let image = evaluator.rotate(&ct, rotation, keys)?;
+                    evaluator.add_assign(&mut ct, &image)?;
+                }
                 last.unwrap_or(map)
             } else {
                 map
