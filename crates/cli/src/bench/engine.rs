@@ -42,7 +42,7 @@ const ROWS: [(&str, Option<&str>); 18] = [
     ("rotate", Some("rotate")),
     ("decompose once (hoist)", None),
     ("rotate, decomposed before", None),
-    ("8 rotations of one ciphertext", Some("8 hoisted rotations")),
+    ("8 rotations of one ciphertext", Some("rotate hoisted x8")),
 ];
 
 /// The JSON object.
