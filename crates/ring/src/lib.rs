@@ -26,7 +26,7 @@
 //! | [`NttPermutation`], [`automorphism_coeffs`] | `X -> X^g` on values and on coefficients |
 //! | [`sampling`] | uniform residues, ternary and fixed-weight secrets, Gaussian errors |
 //! | [`ternary`] | products of ternary matrices with vectors of words, by additions |
-//! | [`kernels`] | the inner loops: portable, and for AVX-512 IFMA; picked at run time |
+//! | [`kernels`] | the inner loops: portable, for AVX2 with FMA, and for AVX-512 IFMA; picked at run time |
 //!
 //! All residues are canonical, in `[0, p)`, wherever a caller sees them. Primes stay below 2^50 so that four times a residue
 //! fits into the 52 bits that vector units multiply. Results do not depend on the kernel or on the number of threads.

@@ -1,8 +1,8 @@
 //! The inner loops, once in portable Rust and once per vector unit, behind one trait.
 //!
 //! The portable kernel is the specification: every other one gives the same bits, which the tests check on random and on
-//! extreme residues. There is no AVX2 kernel: without 52-bit products in the vector unit a transform by emulated 64-bit
-//! products gains less than a factor of two over the portable kernel, which was not worth a third copy.
+//! extreme residues. [`avx512`] multiplies 52-bit integers; [`avx2`], which has no such products, multiplies in
+//! double precision with exact remainders.
 //!
 //! **Forward transform** (Cooley and Tukey, decimation in time; twiddles in bit-reversed order; lazy as in Harvey, arXiv
 //! 1205.2926), residues between layers in `[0, 4p)`:
@@ -33,6 +33,12 @@
 //! **Base conversion**: for each tile of coefficients the scaled residues `y_i` and the quotient `v` (see
 //! [`crate::BaseConverter`]), then for each target prime a sum of products of them with one row of a matrix.
 
+#[cfg(target_arch = "x86_64")]
+#[macro_use]
+mod vector_loops;
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
 pub mod portable;
@@ -133,6 +139,10 @@ pub fn available() -> Vec<&'static dyn Kernel> {
     let mut all: Vec<&'static dyn Kernel> = Vec::new();
     #[cfg(target_arch = "x86_64")]
     if let Some(kernel) = avx512::Avx512::detect() {
+        all.push(kernel);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(kernel) = avx2::Avx2::detect() {
         all.push(kernel);
     }
     all.push(&Portable);

@@ -1,4 +1,4 @@
-//! The kernel in plain Rust: the specification of the others, and what runs on machines without AVX-512 IFMA.
+//! The kernel in plain Rust: the specification of the others, and what runs on machines without AVX2.
 
 use super::{Kernel, NttPlan};
 use crate::{
@@ -42,6 +42,9 @@ const TILE: usize = 64;
 
 /// Number of unreduced products below 2^100 that 128 bits can sum.
 const MAX_LAZY: usize = 1 << 27;
+
+/// `2^52`, from where on doubles are integers.
+const TWO_52: f64 = (1u64 << 52) as f64;
 
 impl Kernel for Portable {
     fn name(&self) -> &'static str {
@@ -235,7 +238,8 @@ impl Kernel for Portable {
                 }
             }
             for (y, v) in y[k * TILE..].iter_mut().zip(&quotient) {
-                *y = v.round_ties_even() as u64;
+                // The nearest integer, ties to even, stands in the last bits of v + 2^52: no call, no branch.
+                *y = (v + TWO_52).to_bits() & (TWO_52 as u64 - 1);
             }
             for (j, m) in t.to.iter().enumerate() {
                 let mut sums = [0; TILE];

@@ -9,57 +9,8 @@ use crate::{
     kernels::{Kernel, Portable},
 };
 
-/// `a = f(a)` by registers; hands the tail to `$tail`.
-macro_rules! in_place {
-    ($a:ident, |$x:ident| $body:expr, |$ta:ident| $tail:expr) => {{
-        let (chunks, $ta) = $a.as_chunks_mut::<8>();
-        for chunk in chunks {
-            let $x = load(chunk);
-            store(chunk, $body);
-        }
-        if !$ta.is_empty() {
-            $tail
-        }
-    }};
-    ($a:ident, $b:ident, |$x:ident, $y:ident| $body:expr, |$ta:ident, $tb:ident| $tail:expr) => {{
-        let (chunks, $ta) = $a.as_chunks_mut::<8>();
-        let (others, $tb) = $b.as_chunks::<8>();
-        for (chunk, other) in chunks.iter_mut().zip(others) {
-            let ($x, $y) = (load(chunk), load(other));
-            store(chunk, $body);
-        }
-        if !$ta.is_empty() {
-            $tail
-        }
-    }};
-}
-
-/// `out = f(a, b)` by registers; hands the tail to `$tail`.
-macro_rules! out_of_place {
-    ($o:ident, $a:ident, |$x:ident| $body:expr, |$to:ident, $ta:ident| $tail:expr) => {{
-        let (chunks, $to) = $o.as_chunks_mut::<8>();
-        let (left, $ta) = $a.as_chunks::<8>();
-        for (chunk, a) in chunks.iter_mut().zip(left) {
-            let $x = load(a);
-            store(chunk, $body);
-        }
-        if !$to.is_empty() {
-            $tail
-        }
-    }};
-    ($o:ident, $a:ident, $b:ident, |$x:ident, $y:ident| $body:expr, |$to:ident, $ta:ident, $tb:ident| $tail:expr) => {{
-        let (chunks, $to) = $o.as_chunks_mut::<8>();
-        let (left, $ta) = $a.as_chunks::<8>();
-        let (right, $tb) = $b.as_chunks::<8>();
-        for ((chunk, a), b) in chunks.iter_mut().zip(left).zip(right) {
-            let ($x, $y) = (load(a), load(b));
-            store(chunk, $body);
-        }
-        if !$to.is_empty() {
-            $tail
-        }
-    }};
-}
+/// Residues in a register.
+const LANES: usize = 8;
 
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn add_assign(m: &Modulus, a: &mut [u64], b: &[u64]) {

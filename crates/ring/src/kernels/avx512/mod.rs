@@ -23,16 +23,6 @@ impl Avx512 {
     }
 }
 
-/// Trait methods that call the function of the same name in a module.
-macro_rules! forward {
-    ($($module:ident :: $name:ident ( $($arg:ident : $type:ty),* );)*) => {$(
-        fn $name(&self, $($arg: $type),*) {
-            // SAFETY: `detect` hands out the only value, after it has found all features that the functions enable.
-            unsafe { $module::$name($($arg),*) }
-        }
-    )*};
-}
-
 impl Kernel for Avx512 {
     fn name(&self) -> &'static str {
         "avx512"

@@ -9,7 +9,10 @@ use super::arith::{V, VMod, hi, lo, load, reduce_once, splat, store};
 use crate::{
     Modulus,
     base_conversion::BaseTables,
-    kernels::{Kernel, Portable},
+    kernels::{
+        Kernel, Portable,
+        vector_loops::{check, tails},
+    },
 };
 
 /// Products between reductions: one less than 15, for the canonical sum of the products before.
@@ -45,14 +48,6 @@ unsafe fn store_step(row: &mut [u64], at: usize, v: [V; WIDTH]) {
         // SAFETY: the caller promises that the words exist.
         unsafe { _mm512_storeu_si512(row.as_mut_ptr().add(at + 8 * u).cast(), v) }
     }
-}
-
-/// All rows have `len` residues: what the unchecked reads below rely on.
-fn check<'a>(len: usize, mut rows: impl Iterator<Item = &'a [u64]>) {
-    assert!(
-        rows.all(|row| row.len() == len),
-        "rows of residues differ in length: expected {len}"
-    );
 }
 
 /// Sums of products in `WIDTH` registers, as low and high halves.
@@ -162,11 +157,6 @@ pub(super) fn inner_product_pair(
         let (a, b0, b1) = (tails(a, whole), tails(b0, whole), tails(b1, whole));
         Portable.inner_product_pair(m, &mut out0[whole..], &mut out1[whole..], &a, &b0, &b1);
     }
-}
-
-/// The rows without their first `from` elements.
-fn tails<'a>(rows: &[&'a [u64]], from: usize) -> Vec<&'a [u64]> {
-    rows.iter().map(|row| &row[from..]).collect()
 }
 
 /// Coefficients whose `y_i` are kept at a time: 20 KiB for nine source moduli.

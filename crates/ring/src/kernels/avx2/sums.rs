@@ -1,0 +1,227 @@
+//! Sums of many products: inner products and base conversion.
+//!
+//! Sums of products are kept as two doubles, without any quotient per product. `H` starts at `2^102`, where doubles are `2^50` apart:
+//!
+//! ```text
+//! H' = fl(H + a b)          L += fma(a, b, H - H')          sum = (H - 2^102) + L, exactly
+//! ```
+//!
+//! For `a, b < 2^50` four products keep `H` below `2^103`, so that its grid stays, and `H - H' + a b`, at most `2^49` in absolute value, is
+//! exact. One of the factors is below `p`, so the quotient of `H - 2^102` by `p` is below `2^52`; rounded it is off by at most 3/2, the remainder
+//! with `L` is an integer below `2^53`, and one more reduction makes it the start of the next four products.
+
+use std::arch::x86_64::*;
+
+use super::arith::{F, Factor, LANES, VMod, load, splat, to_double};
+use crate::{
+    Modulus,
+    base_conversion::BaseTables,
+    kernels::{
+        Kernel, Portable,
+        vector_loops::{check, tails},
+    },
+};
+
+/// Products between reductions.
+const LAZY: usize = 4;
+
+/// `2^102`.
+const ORIGIN: f64 = (1u128 << 102) as f64;
+
+/// Registers of four coefficients that are summed side by side.
+const WIDTH: usize = 4;
+
+/// Coefficients of one step of a loop.
+const STEP: usize = LANES * WIDTH;
+
+/// Reads `WIDTH` registers of words at coefficient `at` of a row, as doubles.
+///
+/// # Safety
+/// `at + STEP <= row.len()`.
+#[inline]
+#[target_feature(enable = "avx2,fma,bmi2")]
+unsafe fn load_step(row: &[u64], at: usize) -> [F; WIDTH] {
+    debug_assert!(at + STEP <= row.len());
+    std::array::from_fn(|u| {
+        // SAFETY: the caller promises that the words exist.
+        to_double(unsafe { _mm256_loadu_si256(row.as_ptr().add(at + LANES * u).cast()) })
+    })
+}
+
+/// Reads `WIDTH` registers of doubles at coefficient `at` of a row.
+///
+/// # Safety
+/// `at + STEP <= row.len()`.
+#[inline]
+#[target_feature(enable = "avx2,fma,bmi2")]
+unsafe fn load_doubles(row: &[f64], at: usize) -> [F; WIDTH] {
+    debug_assert!(at + STEP <= row.len());
+    std::array::from_fn(|u| {
+        // SAFETY: the caller promises that the doubles exist.
+        unsafe { _mm256_loadu_pd(row.as_ptr().add(at + LANES * u)) }
+    })
+}
+
+/// Writes `WIDTH` registers at coefficient `at` of a row as canonical words.
+///
+/// # Safety
+/// `at + STEP <= row.len()`.
+#[inline]
+#[target_feature(enable = "avx2,fma,bmi2")]
+unsafe fn store_step(v: &VMod, row: &mut [u64], at: usize, x: [F; WIDTH]) {
+    debug_assert!(at + STEP <= row.len());
+    for (u, x) in x.into_iter().enumerate() {
+        // SAFETY: the caller promises that the words exist.
+        unsafe { _mm256_storeu_si256(row.as_mut_ptr().add(at + LANES * u).cast(), v.canonical(x)) }
+    }
+}
+
+/// Sums of products in `WIDTH` registers.
+#[derive(Clone, Copy)]
+struct Sums {
+    high: [F; WIDTH],
+    low: [F; WIDTH],
+}
+
+impl Sums {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,bmi2")]
+    fn zero() -> Self {
+        Self {
+            high: [splat(ORIGIN); WIDTH],
+            low: [_mm256_setzero_pd(); WIDTH],
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,bmi2")]
+    fn add(&mut self, x: [F; WIDTH], y: [F; WIDTH]) {
+        for u in 0..WIDTH {
+            let high = _mm256_fmadd_pd(x[u], y[u], self.high[u]);
+            let rest = _mm256_fmadd_pd(x[u], y[u], _mm256_sub_pd(self.high[u], high));
+            self.high[u] = high;
+            self.low[u] = _mm256_add_pd(self.low[u], rest);
+        }
+    }
+
+    /// The sums modulo `p`, in `(-p, p)`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,bmi2")]
+    fn reduced(self, v: &VMod) -> [F; WIDTH] {
+        std::array::from_fn(|u| {
+            let high = _mm256_sub_pd(self.high[u], splat(ORIGIN));
+            let rest = _mm256_fnmadd_pd(v.quotient(high), v.p, high);
+            let sum = _mm256_add_pd(rest, self.low[u]);
+            _mm256_fnmadd_pd(v.quotient(sum), v.p, sum)
+        })
+    }
+
+    /// Makes room for `LAZY` more products.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,bmi2")]
+    fn fold(&mut self, v: &VMod) {
+        self.low = self.reduced(v);
+        self.high = [splat(ORIGIN); WIDTH];
+    }
+}
+
+#[target_feature(enable = "avx2,fma,bmi2")]
+pub(super) fn inner_product(m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u64]]) {
+    check(out.len(), a.iter().chain(b).copied());
+    let v = VMod::new(m);
+    let whole = out.len() - out.len() % STEP;
+    for at in (0..whole).step_by(STEP) {
+        let mut sums = Sums::zero();
+        for (k, (a, b)) in a.iter().zip(b).enumerate() {
+            if k > 0 && k % LAZY == 0 {
+                sums.fold(&v);
+            }
+            // SAFETY: all rows are as long as `out`, and `at + STEP <= whole`.
+            unsafe { sums.add(load_step(a, at), load_step(b, at)) }
+        }
+        // SAFETY: `at + STEP <= whole <= out.len()`.
+        unsafe { store_step(&v, out, at, sums.reduced(&v)) }
+    }
+    if whole < out.len() {
+        let (a, b) = (tails(a, whole), tails(b, whole));
+        Portable.inner_product(m, &mut out[whole..], &a, &b);
+    }
+}
+
+#[target_feature(enable = "avx2,fma,bmi2")]
+pub(super) fn inner_product_pair(
+    m: &Modulus,
+    out0: &mut [u64],
+    out1: &mut [u64],
+    a: &[&[u64]],
+    b0: &[&[u64]],
+    b1: &[&[u64]],
+) {
+    // Two sets of sums side by side do not fit into the sixteen registers.
+    inner_product(m, out0, a, b0);
+    inner_product(m, out1, a, b1);
+}
+
+/// Coefficients whose `y_i` are kept at a time: 20 KiB for nine source moduli.
+const TILE: usize = 256;
+
+#[target_feature(enable = "avx2,fma,bmi2")]
+pub(super) fn base_convert(t: &BaseTables, from: &[&[u64]], to: &mut [&mut [u64]]) {
+    let (n, k) = (from[0].len(), from.len());
+    check(n, from.iter().copied().chain(to.iter().map(|row| &**row)));
+    assert!(
+        k == t.from.len() && to.len() == t.to.len(),
+        "a conversion with {k} and {} rows",
+        to.len()
+    );
+    let whole = n - n % STEP;
+    let matrix: Vec<f64> = t.matrix.iter().map(|&c| c as f64).collect();
+    let mut y = vec![0f64; (k + 1) * TILE];
+    for start in (0..whole).step_by(TILE) {
+        let len = TILE.min(whole - start);
+        let mut quotient = [_mm256_setzero_pd(); TILE / LANES];
+        for (i, q) in t.from.iter().enumerate() {
+            let (v, f) = (VMod::new(q), Factor::new(q, t.scale[i].0));
+            let reciprocal = splat(t.reciprocal[i]);
+            let source = from[i][start..start + len].as_chunks::<LANES>().0;
+            let row = y[i * TILE..(i + 1) * TILE].as_chunks_mut::<LANES>().0;
+            for ((y, sum), x) in row.iter_mut().zip(&mut quotient).zip(source) {
+                let product = v.lift(v.mul(to_double(load(x)), f));
+                // SAFETY: the reference is valid for 32 bytes and exclusive.
+                unsafe { _mm256_storeu_pd(y.as_mut_ptr(), product) }
+                // Two roundings, like the portable kernel.
+                *sum = _mm256_add_pd(*sum, _mm256_mul_pd(product, reciprocal));
+            }
+        }
+        let row = y[k * TILE..].as_chunks_mut::<LANES>().0;
+        for (y, &sum) in row.iter_mut().zip(&quotient) {
+            let rounded = _mm256_round_pd::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(sum);
+            // SAFETY: the reference is valid for 32 bytes and exclusive.
+            unsafe { _mm256_storeu_pd(y.as_mut_ptr(), rounded) }
+        }
+        for ((m, row), to) in t.to.iter().zip(matrix.chunks_exact(k + 1)).zip(&mut *to) {
+            let v = VMod::new(m);
+            for at in (0..len).step_by(STEP) {
+                let mut sums = Sums::zero();
+                for (i, &c) in row.iter().enumerate() {
+                    if i > 0 && i % LAZY == 0 {
+                        sums.fold(&v);
+                    }
+                    // SAFETY: `at + STEP <= TILE`, as both `TILE` and `len` are multiples of `STEP`.
+                    sums.add(
+                        unsafe { load_doubles(&y[i * TILE..(i + 1) * TILE], at) },
+                        [splat(c); WIDTH],
+                    );
+                }
+                // SAFETY: `start + at + STEP <= whole <= n`, the length of every row.
+                unsafe { store_step(&v, to, start + at, sums.reduced(&v)) }
+            }
+        }
+    }
+    // The y_i are residues of what may be a secret.
+    zeroize::Zeroize::zeroize(&mut y);
+    if whole < n {
+        let mut to: Vec<&mut [u64]> = to.iter_mut().map(|row| &mut row[whole..]).collect();
+        Portable.base_convert(t, &tails(from, whole), &mut to);
+    }
+}
