@@ -2,8 +2,9 @@
 //!
 //! AVX2 multiplies no integers above 32 bits, but it has the fused multiply-add, which gives the low half of a 106-bit product of
 //! doubles exactly. Residues below 2^50 are integers that a double holds with three bits to spare, enough for lazy butterflies.
-//! `arith` has the product and its bounds. All operations are done here; nothing is left to the portable kernel but transforms
-//! below 128 residues and the ends of slices. BENCHMARKS.md has the times.
+//! `arith` has the product and its bounds. Every operation measured faster here than in the portable kernel (transforms about five
+//! times, products and sums of products three to seven times, additions and permutations, which wait for memory, one and a half to two
+//! times; BENCHMARKS.md has the table), so only transforms below 128 residues and the ends of slices are left to that.
 
 mod arith;
 mod elementwise;
