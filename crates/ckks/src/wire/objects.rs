@@ -104,6 +104,12 @@ impl WireObject for SeededCiphertext {
     }
 }
 
+/// A coefficient of a ternary secret in two bits, -1 as 2, without a branch or an index that depends on it.
+fn two_bits(c: i8) -> u8 {
+    let negative = c as u8 >> 7;
+    negative << 1 | (c as u8 & 1 & !negative)
+}
+
 fn encode_distribution(body: &mut BodyWriter<'_>, distribution: SecretDistribution) {
     // Weight 0 stands for dense.
     body.size(match distribution {
@@ -141,7 +147,7 @@ impl WireObject for SecretKey {
             let byte = four
                 .iter()
                 .rev()
-                .fold(0, |byte, &c| byte << 2 | if c < 0 { 2 } else { c as u8 });
+                .fold(0, |byte, &c| byte << 2 | two_bits(c));
             body.u8(byte);
         }
         Ok(())
@@ -152,15 +158,16 @@ impl WireObject for SecretKey {
         let ctx = body.context();
         let packed = body.bytes(ctx.n() / 4)?;
         let mut coefficients = Zeroizing::new(Vec::with_capacity(ctx.n()));
+        let mut invalid = 0;
         for byte in packed {
             for k in 0..4 {
-                coefficients.push(match byte >> (2 * k) & 3 {
-                    0 => 0,
-                    1 => 1,
-                    2 => -1,
-                    _ => return Err(body.corrupt("a coefficient is not -1, 0 or 1")),
-                });
+                let two = byte >> (2 * k) & 3;
+                invalid |= two & (two >> 1);
+                coefficients.push((two & 1) as i8 - (two >> 1) as i8);
             }
+        }
+        if invalid != 0 {
+            return Err(body.corrupt("a coefficient is not -1, 0 or 1"));
         }
         if let SecretDistribution::FixedWeight(h) = distribution {
             let weight = coefficients.iter().filter(|c| **c != 0).count();
