@@ -41,7 +41,7 @@ use crate::eval_mod::{EvalModParameters, EvalModPolynomial, failure_log2};
 use crate::evaluator::Evaluator;
 use crate::fft::SpecialFft;
 use crate::key_generator::KeyGenerator;
-use crate::key_switch::mod_down;
+use crate::key_switch::Division;
 use crate::keys::{EvaluationKeys, KeyShape, SecretKey, SwitchingKey};
 use crate::linear_map::{LinearMap, LinearMapOptions};
 use crate::parameters::Parameters;
@@ -627,20 +627,22 @@ impl Bootstrapper {
         let mut b = lifted(&ct.parts[0]);
         b.truncate(level + 1);
         let a = lifted(&ct.parts[1]);
-        let switched = |key: &RnsPoly, addend: Option<&RnsPoly>| {
-            let mut u = RnsPoly::unspecified(ctx.n(), level + 1 + special);
-            evaluator.each_limb(&mut u, level, |j, m, u| {
-                ops::mul(m, u, a.limb(j), key.limb(j))
-            });
-            mod_down(ctx, u, level, special, addend, None)
+        let division = Division {
+            level,
+            special,
+            rescale: false,
+            addends: [Some(&b), None],
+            permutation: None,
         };
-        let parts = vec![
-            switched(&keys.raise().0, Some(&b))?,
-            switched(&keys.raise().1, None)?,
-        ];
+        let (key0, key1) = keys.raise();
+        let parts = division.of(ctx, |j, u0, u1| {
+            let m = ctx.modulus(level, j);
+            ops::mul(m, u0, a.limb(j), key0.limb(j));
+            ops::mul(m, u1, a.limb(j), key1.limb(j));
+        })?;
         count(&evaluator.counters.key_switches, 1);
         Ok(Ciphertext {
-            parts,
+            parts: parts.into(),
             level,
             scale: ctx.params().q(0).value() as f64,
         })

@@ -17,7 +17,7 @@ use crate::context::{Context, limbs_mut};
 use crate::counts::count;
 use crate::error::CkksError;
 use crate::evaluator::{Evaluator, check_scales};
-use crate::key_switch::{Digits, check_key, mod_down, mod_down_rescale};
+use crate::key_switch::{Digits, Division, check_key, mod_down, mod_down_rescale};
 use crate::keys::{EvaluationKeys, SwitchingKey};
 use rayon::prelude::*;
 use tacit_ring::{RnsPoly, galois_conjugation, galois_of_rotation, ops};
@@ -114,26 +114,17 @@ impl Evaluator {
     ) -> Result<Ciphertext, CkksError> {
         self.ctx.check_linear(ct)?;
         let permutation = self.ctx.permutation(element)?;
-        let (u0, u1) = self.switch_lazily(&ct.parts[1], ct.level, key)?;
+        let division = Division {
+            level: ct.level,
+            special: key.special,
+            rescale: false,
+            addends: [Some(&ct.parts[0]), None],
+            permutation: Some(&permutation),
+        };
+        let parts = self.switch(&ct.parts[1], key, division)?;
         count(&self.counters.rotations, 1);
-        let b = mod_down(
-            &self.ctx,
-            u0,
-            ct.level,
-            key.special,
-            Some(&ct.parts[0]),
-            Some(&permutation),
-        )?;
-        let a = mod_down(
-            &self.ctx,
-            u1,
-            ct.level,
-            key.special,
-            None,
-            Some(&permutation),
-        )?;
         Ok(Ciphertext {
-            parts: vec![b, a],
+            parts: parts.into(),
             level: ct.level,
             scale: ct.scale,
         })
@@ -202,20 +193,22 @@ impl Evaluator {
         let permutation = self.ctx.permutation(element)?;
         let key = self.find_key(keys, element, level, Some(special))?;
         check_key(&self.ctx, key, level)?;
-        let (u0, u1) = hoisted.digits.inner_product(&self.ctx, &ct.parts[1], key);
-        count(&self.counters.key_switches, 1);
-        count(&self.counters.rotations, 1);
-        let b = mod_down(
-            &self.ctx,
-            u0,
+        let division = Division {
             level,
             special,
-            Some(&ct.parts[0]),
-            Some(&permutation),
-        )?;
-        let a = mod_down(&self.ctx, u1, level, special, None, Some(&permutation))?;
+            rescale: false,
+            addends: [Some(&ct.parts[0]), None],
+            permutation: Some(&permutation),
+        };
+        let parts = division.of(&self.ctx, |j, u0, u1| {
+            hoisted
+                .digits
+                .inner_product_limb(&self.ctx, &ct.parts[1], key, j, u0, u1);
+        })?;
+        count(&self.counters.key_switches, 1);
+        count(&self.counters.rotations, 1);
         Ok(Ciphertext {
-            parts: vec![b, a],
+            parts: parts.into(),
             level,
             scale: ct.scale,
         })
@@ -431,8 +424,8 @@ impl Evaluator {
     /// [`CkksError::Shape`] for a value of another context.
     pub fn mod_down(&self, x: LazyCiphertext) -> Result<Ciphertext, CkksError> {
         self.ctx.check_lazy(&x)?;
-        let b = mod_down(&self.ctx, x.b, x.level, x.special, None, None)?;
-        let a = mod_down(&self.ctx, x.a, x.level, x.special, None, None)?;
+        let b = mod_down(&self.ctx, x.b, x.level, x.special)?;
+        let a = mod_down(&self.ctx, x.a, x.level, x.special)?;
         Ok(Ciphertext {
             parts: vec![b, a],
             level: x.level,

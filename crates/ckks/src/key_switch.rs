@@ -126,14 +126,12 @@ impl Digits {
     }
 }
 
-/// `round(u / P)`, then `+ addend`, then a permutation: `u` over `q_0..=q_level, p_0..p_{special-1}` to `q_0..=q_level`. `u` is scratch.
+/// `round(u / P)`: `u` over `q_0..=q_level, p_0..p_{special-1}` to `q_0..=q_level`. `u` is scratch.
 pub(crate) fn mod_down(
     ctx: &Context,
     mut u: RnsPoly,
     level: usize,
     special: usize,
-    addend: Option<&RnsPoly>,
-    permutation: Option<&NttPermutation>,
 ) -> Result<RnsPoly, CkksError> {
     let mut out = RnsPoly::unspecified(ctx.n(), level + 1);
     let converter = ctx.converter(Conversion::ModDown { level, special })?;
@@ -152,22 +150,8 @@ pub(crate) fn mod_down(
             let table = ctx.table(level, i);
             let m = table.modulus();
             table.forward(out);
-            match permutation {
-                None => {
-                    // (u - t)/P as (t - u)(-1/P): the result lies where the converted residues were.
-                    ops::sub_mul_scalar_assign(m, out, u, m.neg(ctx.p_product_inverse(special, i)));
-                    if let Some(addend) = addend {
-                        ops::add_assign(m, out, addend.limb(i));
-                    }
-                }
-                Some(permutation) => {
-                    ops::sub_mul_scalar_assign(m, u, out, ctx.p_product_inverse(special, i));
-                    if let Some(addend) = addend {
-                        ops::add_assign(m, u, addend.limb(i));
-                    }
-                    permutation.apply(out, u);
-                }
-            }
+            // (u - t)/P as (t - u)(-1/P): the result lies where the converted residues were.
+            ops::sub_mul_scalar_assign(m, out, u, m.neg(ctx.p_product_inverse(special, i)));
         });
     Ok(out)
 }
@@ -205,6 +189,108 @@ pub(crate) fn mod_down_rescale(
             ops::sub_mul_scalar_assign(m, out, u, m.neg(factor));
         });
     Ok(out)
+}
+
+/// What becomes of a pair of polynomials over `QP` that is divided by `P`, or by `P q_level`.
+#[derive(Clone, Copy)]
+pub(crate) struct Division<'a> {
+    pub level: usize,
+    pub special: usize,
+    /// Divide by `q_level` too: the result has one limb less.
+    pub rescale: bool,
+    /// Added to the two quotients.
+    pub addends: [Option<&'a RnsPoly>; 2],
+    /// Applied last.
+    pub permutation: Option<&'a NttPermutation>,
+}
+
+impl Division<'_> {
+    /// `round((u_0, u_1)/P)` or `round((u_0, u_1)/(P q_level))`, where `limb(j, u_0, u_1)` writes limb `j` of `q_0..=q_level, p_0..p_{special-1}`.
+    ///
+    /// The limbs are made when they are needed and used while they are in the cache: those that are divided away first, then one by one
+    /// those that stay, which never go to memory.
+    pub fn of(
+        &self,
+        ctx: &Context,
+        limb: impl Fn(usize, &mut [u64], &mut [u64]) + Sync,
+    ) -> Result<[RnsPoly; 2], CkksError> {
+        let Self {
+            level,
+            special,
+            rescale,
+            addends,
+            permutation,
+        } = *self;
+        let kept = level + 1 - usize::from(rescale);
+        let [mut tail0, mut tail1] =
+            [0; 2].map(|_| RnsPoly::unspecified(ctx.n(), level + 1 + special - kept));
+        limbs_mut(&mut tail0)
+            .into_par_iter()
+            .zip(limbs_mut(&mut tail1))
+            .enumerate()
+            .for_each(|(k, (u0, u1))| {
+                limb(kept + k, u0, u1);
+                let table = ctx.table(level, kept + k);
+                table.inverse(u0);
+                table.inverse(u1);
+            });
+        let converter = ctx.converter(if rescale {
+            Conversion::ModDownRescale { level, special }
+        } else {
+            Conversion::ModDown { level, special }
+        })?;
+        let mut out = [0; 2].map(|_| RnsPoly::unspecified(ctx.n(), kept));
+        for (tail, out) in [tail0, tail1].iter().zip(&mut out) {
+            // The converter's order: special primes, then q_level.
+            let first = usize::from(rescale);
+            let from: Vec<&[u64]> = (first..tail.limbs())
+                .chain(0..first)
+                .map(|k| tail.limb(k))
+                .collect();
+            converter.convert(&from, &mut limbs_mut(out));
+        }
+        let [out0, out1] = &mut out;
+        limbs_mut(out0)
+            .into_par_iter()
+            .zip(limbs_mut(out1))
+            .enumerate()
+            .for_each_init(
+                || RnsPoly::unspecified(ctx.n(), 2),
+                |scratch, (i, (out0, out1))| {
+                    let mut scratch = scratch.limbs_iter_mut();
+                    let (Some(u0), Some(u1)) = (scratch.next(), scratch.next()) else {
+                        return;
+                    };
+                    limb(i, u0, u1);
+                    let table = ctx.table(level, i);
+                    let m = table.modulus();
+                    let mut factor = ctx.p_product_inverse(special, i);
+                    if rescale {
+                        factor = m.mul(factor, ctx.q_inverse(level, i));
+                    }
+                    for (out, u, addend) in [(out0, u0, addends[0]), (out1, u1, addends[1])] {
+                        table.forward(out);
+                        match permutation {
+                            None => {
+                                // (u - t)/P as (t - u)(-1/P): the result lies where the converted residues were.
+                                ops::sub_mul_scalar_assign(m, out, u, m.neg(factor));
+                                if let Some(addend) = addend {
+                                    ops::add_assign(m, out, addend.limb(i));
+                                }
+                            }
+                            Some(permutation) => {
+                                ops::sub_mul_scalar_assign(m, u, out, factor);
+                                if let Some(addend) = addend {
+                                    ops::add_assign(m, u, addend.limb(i));
+                                }
+                                permutation.apply(out, u);
+                            }
+                        }
+                    }
+                },
+            );
+        Ok(out)
+    }
 }
 
 fn split_limbs(u: &mut RnsPoly, at: usize) -> (Vec<&mut [u64]>, Vec<&mut [u64]>) {
@@ -258,24 +344,37 @@ impl Evaluator {
         Ok(digits.inner_product(&self.ctx, c, key))
     }
 
+    /// The division of `(u_0, u_1)` with `u_0 + u_1 s_to = P c s_from + noise`.
+    pub(crate) fn switch(
+        &self,
+        c: &RnsPoly,
+        key: &SwitchingKey,
+        division: Division<'_>,
+    ) -> Result<[RnsPoly; 2], CkksError> {
+        check_key(&self.ctx, key, division.level)?;
+        let digits = Digits::new(&self.ctx, c, division.level, key.special)?;
+        count(&self.counters.key_switches, 1);
+        division.of(&self.ctx, |j, u0, u1| {
+            digits.inner_product_limb(&self.ctx, c, key, j, u0, u1);
+        })
+    }
+
     /// The same message under another secret: from the key's `s_from` to its `s_to`. No level; noise of [`crate::noise::key_switch`].
     ///
     /// # Errors
     /// [`CkksError::KeyShape`] if the key does not serve the level; [`CkksError::Shape`] for a ciphertext of another context or with three parts.
     pub fn key_switch(&self, ct: &Ciphertext, key: &SwitchingKey) -> Result<Ciphertext, CkksError> {
         self.ctx.check_linear(ct)?;
-        let (u0, u1) = self.switch_lazily(&ct.parts[1], ct.level, key)?;
-        let b = mod_down(
-            &self.ctx,
-            u0,
-            ct.level,
-            key.special,
-            Some(&ct.parts[0]),
-            None,
-        )?;
-        let a = mod_down(&self.ctx, u1, ct.level, key.special, None, None)?;
+        let division = Division {
+            level: ct.level,
+            special: key.special,
+            rescale: false,
+            addends: [Some(&ct.parts[0]), None],
+            permutation: None,
+        };
+        let parts = self.switch(&ct.parts[1], key, division)?;
         Ok(Ciphertext {
-            parts: vec![b, a],
+            parts: parts.into(),
             level: ct.level,
             scale: ct.scale,
         })
@@ -295,11 +394,16 @@ impl Evaluator {
             return Ok(ct.clone());
         };
         let key = &keys.relinearisation;
-        let (u0, u1) = self.switch_lazily(d2, ct.level, key)?;
-        let b = mod_down(&self.ctx, u0, ct.level, key.special, Some(d0), None)?;
-        let a = mod_down(&self.ctx, u1, ct.level, key.special, Some(d1), None)?;
+        let division = Division {
+            level: ct.level,
+            special: key.special,
+            rescale: false,
+            addends: [Some(d0), Some(d1)],
+            permutation: None,
+        };
+        let parts = self.switch(d2, key, division)?;
         Ok(Ciphertext {
-            parts: vec![b, a],
+            parts: parts.into(),
             level: ct.level,
             scale: ct.scale,
         })
@@ -327,15 +431,31 @@ impl Evaluator {
             });
         }
         let key = &keys.relinearisation;
-        let (u0, u1) = self.switch_lazily(d2, level, key)?;
-        let mut parts = Vec::with_capacity(2);
-        for (mut u, d) in [(u0, d0), (u1, d1)] {
-            self.add_times_p(&mut u, d, level, key.special);
-            parts.push(mod_down_rescale(&self.ctx, u, level, key.special)?);
-        }
+        check_key(&self.ctx, key, level)?;
+        let digits = Digits::new(&self.ctx, d2, level, key.special)?;
+        let division = Division {
+            level,
+            special: key.special,
+            rescale: true,
+            addends: [None; 2],
+            permutation: None,
+        };
+        let parts = division.of(&self.ctx, |j, u0, u1| {
+            digits.inner_product_limb(&self.ctx, d2, key, j, u0, u1);
+            // P d has residues in the chain only.
+            if j <= level {
+                let (m, p) = (
+                    self.ctx.modulus(level, j),
+                    self.ctx.p_product(key.special, j),
+                );
+                ops::mul_scalar_add_assign(m, u0, d0.limb(j), p);
+                ops::mul_scalar_add_assign(m, u1, d1.limb(j), p);
+            }
+        })?;
+        count(&self.counters.key_switches, 1);
         count(&self.counters.rescales, 1);
         Ok(Ciphertext {
-            parts,
+            parts: parts.into(),
             level: level - 1,
             scale: ct.scale / self.ctx.params().q(level).value() as f64,
         })

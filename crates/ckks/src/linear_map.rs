@@ -461,7 +461,7 @@ impl LinearMap {
             special,
             scale,
         } = x;
-        let a = mod_down(ctx, a, level, special, None, None)?;
+        let a = mod_down(ctx, a, level, special)?;
         let (mut u0, u1) = evaluator.switch_lazily(&a, level, key)?;
         evaluator.each_limb(&mut u0, level, |j, m, u| ops::add_assign(m, u, b.limb(j)));
         let mut a = RnsPoly::unspecified(ctx.n(), level + 1 + special);
