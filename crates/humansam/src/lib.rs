@@ -15,6 +15,7 @@ pub mod error;
 pub mod flow;
 pub mod generator;
 pub mod model;
+pub mod report;
 
 pub use class::Class;
 pub use clip::{Clip, Frame, Plane};

@@ -1,0 +1,377 @@
+//! The benchmark on generated video: the native model, its ablations and the baselines on the same clips.
+
+use serde::Serialize;
+
+use super::extract::{
+    Encoder, Localisation, Priors, Seen, Selection, Treatment, extract, localisation,
+};
+use super::logistic::Logistic;
+use super::metrics::{
+    self, CLASSES, Interval, Scored, accuracy, binary_auc, bootstrap, calibration_error, confusion,
+    macro_f1, one_versus_rest, tpr_at_fpr,
+};
+use super::statistics;
+use crate::class::Class;
+use crate::clip::Clip;
+use crate::error::Result;
+use crate::model::calibration::Calibration;
+use crate::model::fusion::FusionMode;
+use crate::model::native::data::Split;
+use crate::model::native::head::{Features, Head};
+use crate::model::native::network::Network;
+use crate::model::native::{Card, NativeModel};
+use crate::model::rce::{self, Confidence};
+
+/// Strength of the baselines' regularisation.
+const L2: f64 = 1e-2;
+
+/// The numbers of a clip that a baseline is given.
+type Columns<'a> = &'a dyn Fn(&Seen) -> Vec<f32>;
+
+/// How many clips of what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Seed of the clips; the head's must be the one of its training.
+    pub seed: u64,
+    /// Clips that baselines and ablations are fitted on, the same as the head's.
+    pub fit: usize,
+    /// Clips of each of the two tests.
+    pub test: usize,
+    /// Clips under each treatment of the robustness grid; 0 leaves the grid out.
+    pub treated: usize,
+}
+
+/// Measures of one classifier on one test.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measures {
+    /// Share of right classes.
+    pub accuracy: Interval,
+    /// Mean F1 of the classes.
+    pub macro_f1: Interval,
+    /// Mean one-versus-rest area.
+    pub auc: Interval,
+    /// Area of forged against real.
+    pub binary_auc: Interval,
+    /// Share of forged clips found when one real clip in a hundred is called forged.
+    pub tpr_at_1_fpr: f64,
+    /// Expected calibration error.
+    pub calibration_error: f64,
+    /// Rows truth, columns verdict, in label order.
+    pub confusion: [[usize; CLASSES]; CLASSES],
+}
+
+/// Measures of scored clips.
+pub fn measure(scored: &[Scored]) -> Measures {
+    Measures {
+        accuracy: bootstrap(scored, 1, accuracy),
+        macro_f1: bootstrap(scored, 2, macro_f1),
+        auc: bootstrap(scored, 3, one_versus_rest),
+        binary_auc: bootstrap(scored, 4, binary_auc),
+        tpr_at_1_fpr: tpr_at_fpr(scored, 0.01),
+        calibration_error: calibration_error(scored),
+        confusion: confusion(scored),
+    }
+}
+
+/// A classifier on both tests.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Name.
+    pub name: String,
+    /// Held-out bodies, motions and places, operators that training has seen.
+    pub seen: Measures,
+    /// Operator families that training has not seen as well.
+    pub unseen: Measures,
+}
+
+/// One line of the robustness grid.
+#[derive(Clone, Debug, Serialize)]
+pub struct Treated {
+    /// What was done to the clips.
+    pub treatment: String,
+    /// Share of right classes.
+    pub accuracy: f64,
+    /// Mean one-versus-rest area.
+    pub auc: f64,
+    /// Clips.
+    pub clips: usize,
+}
+
+/// Answers kept when the least sure ones are left out.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Kept {
+    /// Share of clips answered at the model's own threshold.
+    pub answered: f64,
+    /// Share of those that are right.
+    pub right: f64,
+}
+
+/// Everything the benchmark prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bench {
+    /// What was run.
+    pub plan: Plan,
+    /// The model first, then ablations, then baselines.
+    pub rows: Vec<Row>,
+    /// Share of right classes per operator family, of the model, and number of clips.
+    pub families: Vec<(String, f64, usize)>,
+    /// Time and place, operators seen.
+    pub localisation_seen: Localisation,
+    /// Time and place, operators unseen.
+    pub localisation_unseen: Localisation,
+    /// Abstention on both tests together.
+    pub abstention: Kept,
+    /// Robustness grid.
+    pub treated: Vec<Treated>,
+}
+
+/// Fits fusion, head and calibration on generated clips, as `train` does at its end.
+///
+/// # Errors
+/// When a fit fails.
+pub fn fit_head(
+    fit: &[Seen],
+    calibrate: &[Seen],
+    mode: FusionMode,
+    confidence: Confidence,
+    seed: u64,
+) -> Result<(Head, Calibration)> {
+    let labels: Vec<Class> = fit.iter().map(|s| s.label).collect();
+    let priors: Vec<_> = fit.iter().map(|s| s.priors).collect();
+    let c = rce::confidences(&priors, &labels, confidence, seed)?;
+    let features: Vec<&Features> = fit.iter().map(|s| &s.window.features).collect();
+    let head = Head::fit(mode, &features, &labels, &c, seed)?;
+    let affine = head.affine()?;
+    let logits = calibrate
+        .iter()
+        .map(|s| {
+            let raw: Vec<f64> = s
+                .window
+                .features
+                .joined()
+                .iter()
+                .map(|v| f64::from(*v))
+                .collect();
+            let z = affine.apply(&raw)?;
+            Ok(std::array::from_fn(|k| z[k]))
+        })
+        .collect::<Result<Vec<[f64; CLASSES]>>>()?;
+    let labels: Vec<Class> = calibrate.iter().map(|s| s.label).collect();
+    Ok((head, Calibration::fit(&logits, &labels)))
+}
+
+/// Makes a model of trained branches: renders clips for the head and for calibration and fits both; `done` is called after each
+/// clip.
+///
+/// # Errors
+/// When rendering, looking or fitting fails.
+pub fn finish(
+    network: Network,
+    mut card: Card,
+    priors: &Priors,
+    done: &(dyn Fn() + Sync),
+) -> Result<NativeModel> {
+    let unused = |clip: &Clip, _: u8| -> Result<Clip> { Ok(clip.clone()) };
+    let get = |split, count| {
+        let selection = Selection {
+            split,
+            held_out_scenes: false,
+            held_out_operators: false,
+            count,
+        };
+        extract(
+            &network,
+            &selection,
+            card.training.seed,
+            Treatment::None,
+            priors,
+            &unused,
+            done,
+        )
+    };
+    let fit = get(Split::Head, card.head_clips)?;
+    let calibrate = get(Split::Calibration, card.calibration_clips)?;
+    let (head, calibration) = fit_head(
+        &fit,
+        &calibrate,
+        FusionMode::Gated,
+        Confidence::Rank,
+        card.training.seed,
+    )?;
+    card.calibration = calibration;
+    NativeModel::new(network, head, card)
+}
+
+/// Runs the benchmark; `done` is called after each clip.
+///
+/// # Errors
+/// When rendering, looking or fitting fails.
+pub fn run(
+    model: &NativeModel,
+    plan: Plan,
+    priors: &Priors,
+    encode: &Encoder,
+    done: &(dyn Fn() + Sync),
+) -> Result<Bench> {
+    let select = |split, held_out_scenes, held_out_operators, count| Selection {
+        split,
+        held_out_scenes,
+        held_out_operators,
+        count,
+    };
+    let get = |s: &Selection, t| extract(model.network(), s, plan.seed, t, priors, encode, done);
+    let fit = get(
+        &select(Split::Head, false, false, plan.fit),
+        Treatment::None,
+    )?;
+    let seen = get(
+        &select(Split::Test, true, false, plan.test),
+        Treatment::None,
+    )?;
+    let unseen = get(&select(Split::Test, true, true, plan.test), Treatment::None)?;
+
+    let scored =
+        |set: &[Seen], p: &dyn Fn(&Seen) -> Result<[f64; CLASSES]>| -> Result<Vec<Scored>> {
+            set.iter()
+                .map(|s| {
+                    Ok(Scored {
+                        probabilities: p(s)?,
+                        label: s.label,
+                    })
+                })
+                .collect()
+        };
+    let mut rows = Vec::new();
+    let mut add = |name: &str, p: &dyn Fn(&Seen) -> Result<[f64; CLASSES]>| -> Result<()> {
+        rows.push(Row {
+            name: name.to_owned(),
+            seen: measure(&scored(&seen, p)?),
+            unseen: measure(&scored(&unseen, p)?),
+        });
+        Ok(())
+    };
+    let ours = |s: &Seen| -> Result<[f64; CLASSES]> {
+        Ok(model
+            .card
+            .calibration
+            .classes(&model.logits(&s.window.features)?))
+    };
+    add("native model (gated fusion, RCE by rank)", &ours)?;
+    for (name, mode, confidence) in [
+        (
+            "  paper's fusion, one scalar",
+            FusionMode::Paper,
+            Confidence::Rank,
+        ),
+        ("  no RCE", FusionMode::Gated, Confidence::None),
+        ("  RCE by score", FusionMode::Gated, Confidence::Score),
+        (
+            "  RCE, ranks shuffled",
+            FusionMode::Gated,
+            Confidence::Shuffled,
+        ),
+    ] {
+        // Calibrated on the fit itself: only the order of these rows' classes is compared.
+        let (head, calibration) = fit_head(&fit, &fit, mode, confidence, plan.seed)?;
+        let affine = head.affine()?;
+        add(name, &|s| {
+            let raw: Vec<f64> = s
+                .window
+                .features
+                .joined()
+                .iter()
+                .map(|v| f64::from(*v))
+                .collect();
+            let z = affine.apply(&raw)?;
+            Ok(calibration.classes(&std::array::from_fn(|k| z[k])))
+        })?;
+    }
+    let labels: Vec<usize> = fit.iter().map(|s| s.label.label()).collect();
+    let pick: [(&str, Columns); 6] = [
+        ("appearance-motion branch alone", &|s| {
+            s.window.features.video[..crate::model::native::network::VIDEO_WIDTH].to_vec()
+        }),
+        ("structure branch alone", &|s| {
+            s.window.features.depth.clone()
+        }),
+        ("priors, logistic regression", &|s| {
+            s.priors
+                .iter()
+                .map(|p| (p.max(0.0) + 1e-3).ln() as f32)
+                .collect()
+        }),
+        ("D3, logistic regression", &|s| {
+            s.statistics[..statistics::D3].to_vec()
+        }),
+        ("trajectory features, logistic regression", &|s| {
+            s.statistics[statistics::D3..].to_vec()
+        }),
+        ("metadata only, logistic regression", &|s| {
+            s.metadata.clone()
+        }),
+    ];
+    for (name, columns) in pick {
+        let x: Vec<Vec<f32>> = fit.iter().map(columns).collect();
+        let regression = Logistic::fit(&x, &labels, &vec![1.0; x.len()], L2)?;
+        add(name, &|s| regression.probabilities(&columns(s)))?;
+    }
+    add("majority class", &|_| Ok([0.0, 0.0, 0.0, 1.0]))?;
+
+    let both: Vec<&Seen> = seen.iter().chain(&unseen).collect();
+    let mut families: std::collections::BTreeMap<String, (usize, usize)> =
+        std::collections::BTreeMap::new();
+    let (mut answered, mut right) = (0usize, 0usize);
+    for s in &both {
+        let one = Scored {
+            probabilities: ours(s)?,
+            label: s.label,
+        };
+        let name = if s.family.is_empty() {
+            "(real)"
+        } else {
+            &s.family
+        };
+        let entry = families.entry(format!("{} / {name}", s.label)).or_default();
+        entry.0 += usize::from(one.best() == s.label);
+        entry.1 += 1;
+        if one.probabilities[one.best().label()] >= model.card.calibration.abstain_below {
+            answered += 1;
+            right += usize::from(one.best() == s.label);
+        }
+    }
+    let mut treated = Vec::new();
+    if plan.treated > 0 {
+        for t in [
+            Treatment::None,
+            Treatment::Crf(23),
+            Treatment::Crf(28),
+            Treatment::Crf(35),
+            Treatment::HalfSize,
+            Treatment::DroppedFrames,
+        ] {
+            let set = get(&select(Split::Test, true, false, plan.treated), t)?;
+            let scores = scored(&set, &ours)?;
+            treated.push(Treated {
+                treatment: t.name(),
+                accuracy: metrics::accuracy(&scores),
+                auc: one_versus_rest(&scores),
+                clips: set.len(),
+            });
+        }
+    }
+    Ok(Bench {
+        plan,
+        rows,
+        families: families
+            .into_iter()
+            .map(|(f, (r, n))| (f, r as f64 / n as f64, n))
+            .collect(),
+        localisation_seen: localisation(&seen),
+        localisation_unseen: localisation(&unseen),
+        abstention: Kept {
+            answered: answered as f64 / both.len().max(1) as f64,
+            right: right as f64 / answered.max(1) as f64,
+        },
+        treated,
+    })
+}

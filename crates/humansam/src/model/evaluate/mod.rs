@@ -1,0 +1,8 @@
+//! How good the answers are: measures, baselines, and the benchmark on generated video.
+
+pub mod bench;
+pub mod extract;
+pub mod hfv;
+pub mod logistic;
+pub mod metrics;
+pub mod statistics;

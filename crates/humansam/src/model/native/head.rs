@@ -1,0 +1,336 @@
+//! Fusion and head of the native model, fitted on the features of the frozen branches with the RCE loss, as HumanSAM trains
+//! them; and what else than learned features goes into them.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor, Var};
+
+use super::network::{DEPTH_WIDTH, VIDEO_WIDTH};
+use crate::class::Class;
+use crate::error::{HumansamError, Result};
+use crate::model::evaluate::logistic::Scaler;
+use crate::model::evaluate::metrics::CLASSES;
+use crate::model::evaluate::statistics;
+use crate::model::fusion::{AffineHead, Fusion, FusionConfig, FusionMode};
+use crate::model::optimiser::{AdamW, Variables, gradients};
+use crate::model::rce::{self, PriorScores};
+use crate::model::weights::{Layout, Weights};
+
+/// Numbers that are computed without weights and join the video branch's feature: three prior scores, D3 and trajectory.
+pub const EXTRA: usize = 3 + statistics::D3 + statistics::TRAJECTORY;
+/// Width of the joint feature with gated fusion.
+const JOINT: usize = 24;
+/// Most full-batch steps of a fit.
+const STEPS: usize = 200;
+/// Steps between looks at the clips kept back.
+const LOOK_EVERY: usize = 5;
+/// Rate of a fit; constant, so that the best number of steps found on a part holds for the whole.
+const RATE: f64 = 1e-3;
+
+/// A clip as fusion sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Features {
+    /// The video branch's feature and the numbers computed without weights.
+    pub video: Vec<f32>,
+    /// The structure branch's feature.
+    pub depth: Vec<f32>,
+}
+
+impl Features {
+    /// Both, one after the other.
+    pub fn joined(&self) -> Vec<f32> {
+        self.video.iter().chain(&self.depth).copied().collect()
+    }
+}
+
+/// A fitted head.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Standardises `[video; depth]`.
+    pub scaler: Scaler,
+    /// Fusion and head.
+    pub fusion: Fusion,
+}
+
+/// Sizes of fusion and head.
+pub fn config(mode: FusionMode) -> FusionConfig {
+    let video = VIDEO_WIDTH + EXTRA;
+    match mode {
+        FusionMode::Gated => FusionConfig::gated(video, DEPTH_WIDTH, JOINT, CLASSES),
+        FusionMode::Paper => FusionConfig::paper(video, DEPTH_WIDTH, CLASSES),
+    }
+}
+
+/// Tensors of a head in a file.
+pub fn layout() -> Layout {
+    let mut l = Layout::default();
+    l.nest("fusion.", &config(FusionMode::Gated).layout());
+    for n in ["mean", "deviation"] {
+        l.add(format!("scaler.{n}"), &[VIDEO_WIDTH + EXTRA + DEPTH_WIDTH]);
+    }
+    l
+}
+
+impl Head {
+    /// Fits fusion and head to clips by full-batch AdamW on the RCE loss. Features are many and clips few, so the number of steps
+    /// is found first: a fit to four clips in five, stopped where the loss of the fifth is least; then all clips take that many.
+    ///
+    /// # Errors
+    /// When there are no clips or lengths differ.
+    pub fn fit(
+        mode: FusionMode,
+        clips: &[&Features],
+        labels: &[Class],
+        confidences: &[f64],
+        seed: u64,
+    ) -> Result<Self> {
+        if clips.is_empty() || clips.len() != labels.len() || clips.len() != confidences.len() {
+            return Err(HumansamError::Argument(format!(
+                "a head cannot be fitted to {} clips with {} labels and {} confidences",
+                clips.len(),
+                labels.len(),
+                confidences.len()
+            )));
+        }
+        let config = config(mode);
+        let part = |kept: &dyn Fn(usize) -> bool| -> Vec<usize> {
+            (0..clips.len()).filter(|i| kept(*i)).collect()
+        };
+        // Classes take turns with period four; blocks of four keep them even.
+        let (most, fifth) = (part(&|i| i / 4 % 5 != 4), part(&|i| i / 4 % 5 == 4));
+        let steps = if fifth.is_empty() {
+            STEPS
+        } else {
+            let (_, best) = descend(
+                config,
+                clips,
+                labels,
+                confidences,
+                &most,
+                Some(&fifth),
+                STEPS,
+                seed,
+            )?;
+            best
+        };
+        let all = part(&|_| true);
+        let (head, _) = descend(config, clips, labels, confidences, &all, None, steps, seed)?;
+        Ok(head)
+    }
+
+    /// Standardisation, fusion and head as one affine map of the raw feature `[video; depth]`.
+    ///
+    /// # Errors
+    /// When tensor arithmetic fails.
+    pub fn affine(&self) -> Result<AffineHead> {
+        let mut a = self.fusion.fold()?;
+        for k in 0..a.classes {
+            let row = &mut a.weight[k * a.width..(k + 1) * a.width];
+            for (i, w) in row.iter_mut().enumerate() {
+                *w /= self.scaler.deviation[i];
+                a.bias[k] -= *w * self.scaler.mean[i];
+            }
+        }
+        Ok(a)
+    }
+
+    /// Named tensors: `fusion.…`, `scaler.mean`, `scaler.deviation`.
+    ///
+    /// # Errors
+    /// When tensor arithmetic fails.
+    pub fn tensors(&self) -> Result<HashMap<String, Tensor>> {
+        let mut out: HashMap<String, Tensor> = self
+            .fusion
+            .tensors()
+            .iter()
+            .map(|(n, t)| (format!("fusion.{n}"), t.clone()))
+            .collect();
+        for (n, v) in [
+            ("mean", &self.scaler.mean),
+            ("deviation", &self.scaler.deviation),
+        ] {
+            let v: Vec<f32> = v.iter().map(|x| *x as f32).collect();
+            let length = v.len();
+            out.insert(
+                format!("scaler.{n}"),
+                Tensor::from_vec(v, length, &Device::Cpu)?,
+            );
+        }
+        Ok(out)
+    }
+
+    /// From the tensors of [`layout`].
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub fn from_weights(w: &Weights, source: &Path) -> Result<Self> {
+        let of = |n: &str| -> Result<Vec<f64>> {
+            Ok(w.get(n)?
+                .to_vec1::<f32>()?
+                .into_iter()
+                .map(f64::from)
+                .collect())
+        };
+        Ok(Self {
+            scaler: Scaler {
+                mean: of("scaler.mean")?,
+                deviation: of("scaler.deviation")?,
+            },
+            fusion: Fusion::new(
+                config(FusionMode::Gated),
+                source,
+                w.under("fusion.").tensors().clone(),
+            )?,
+        })
+    }
+}
+
+/// Fits to the clips `on`; returns the head after `steps` and the number of steps at which the loss of the clips `watched` was
+/// least.
+#[allow(clippy::too_many_arguments)]
+fn descend(
+    config: FusionConfig,
+    clips: &[&Features],
+    labels: &[Class],
+    confidences: &[f64],
+    on: &[usize],
+    watched: Option<&[usize]>,
+    steps: usize,
+    seed: u64,
+) -> Result<(Head, usize)> {
+    let rows: Vec<Vec<f32>> = on.iter().map(|&i| clips[i].joined()).collect();
+    let scaler = Scaler::fit(&rows);
+    // Features of both branches, labels and confidences of some clips.
+    let gather = |of: &[usize]| -> Result<(Tensor, Tensor, Vec<usize>, Vec<f64>)> {
+        let data: Vec<f32> = of
+            .iter()
+            .flat_map(|&i| scaler.apply(&clips[i].joined()))
+            .map(|v| v as f32)
+            .collect();
+        let x = Tensor::from_vec(data, (of.len(), config.video + config.depth), &Device::Cpu)?;
+        Ok((
+            x.narrow(1, 0, config.video)?.contiguous()?,
+            x.narrow(1, config.video, config.depth)?.contiguous()?,
+            of.iter().map(|&i| labels[i].label()).collect(),
+            of.iter().map(|&i| confidences[i]).collect(),
+        ))
+    };
+    let (v, d, l, c) = gather(on)?;
+    let held = watched.map(gather).transpose()?;
+    let start = Weights::synthetic(&config.layout(), seed)?;
+    let variables: Variables = start
+        .tensors()
+        .iter()
+        .map(|(n, t)| {
+            // Even gates and a head that knows nothing yet.
+            let t = match n.as_str() {
+                "gate" => t.zeros_like()?,
+                "alpha" => (t.zeros_like()? + 0.5)?,
+                "head.weight" | "head.bias" => (t * 0.1)?,
+                _ => t.clone(),
+            };
+            Ok((n.clone(), Var::from_tensor(&t)?))
+        })
+        .collect::<Result<_>>()?;
+    let tensors = |vars: &Variables| -> HashMap<String, Tensor> {
+        vars.iter()
+            .map(|(n, v)| (n.clone(), v.as_tensor().clone()))
+            .collect()
+    };
+    let fusion = Fusion::new(config, Path::new("head"), tensors(&variables))?;
+    let mut adam = AdamW::new(&variables, 1.0, 5.0, None)?;
+    let (mut best, mut least) = (steps, f32::MAX);
+    for step in 1..=steps {
+        let loss = rce::loss(&fusion.forward(&v, &d)?, &l, &c)?;
+        adam.update(&variables, &gradients(&loss, &variables)?, RATE)?;
+        if let Some((v, d, l, c)) = held.as_ref().filter(|_| step % LOOK_EVERY == 0) {
+            let loss = rce::loss(&fusion.forward(v, d)?, l, c)?.to_scalar::<f32>()?;
+            if loss < least {
+                (best, least) = (step, loss);
+            }
+        }
+    }
+    let fixed = tensors(&variables)
+        .into_iter()
+        .map(|(n, t)| (n, t.detach()))
+        .collect();
+    Ok((
+        Head {
+            scaler,
+            fusion: Fusion::new(config, Path::new("head"), fixed)?,
+        },
+        best,
+    ))
+}
+
+/// The numbers that join the video branch's feature: logarithms of the priors, then [`statistics::all`].
+pub fn extra(priors: &PriorScores, statistics: Vec<f32>) -> Vec<f32> {
+    priors
+        .iter()
+        .map(|p| (p.max(0.0) + 1e-3).ln() as f32)
+        .chain(statistics)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fitted_head_folds_to_one_map_and_survives_its_file() {
+        let features: Vec<Features> = (0..60)
+            .map(|i| {
+                let at = |j: usize| {
+                    ((i * 31 + j * 17) as f32 * 0.61).sin() + if j % 4 == i % 4 { 1.5 } else { 0.0 }
+                };
+                Features {
+                    video: (0..VIDEO_WIDTH + EXTRA).map(at).collect(),
+                    depth: (0..DEPTH_WIDTH).map(at).collect(),
+                }
+            })
+            .collect();
+        let refs: Vec<&Features> = features.iter().collect();
+        let labels: Vec<Class> = (0..60).map(|i| Class::ALL[i % 4]).collect();
+        for mode in [FusionMode::Gated, FusionMode::Paper] {
+            let head = Head::fit(mode, &refs, &labels, &[0.0; 60], 1).unwrap();
+            let affine = head.affine().unwrap();
+            let mut right = 0;
+            for (f, l) in features.iter().zip(&labels) {
+                let raw: Vec<f64> = f.joined().iter().map(|v| f64::from(*v)).collect();
+                let z = affine.apply(&raw).unwrap();
+                let best = (0..4).max_by(|&a, &b| z[a].total_cmp(&z[b])).unwrap();
+                right += usize::from(best == l.label());
+                let x: Vec<f32> = head
+                    .scaler
+                    .apply(&f.joined())
+                    .iter()
+                    .map(|v| *v as f32)
+                    .collect();
+                let x = Tensor::from_vec(x, (1, affine.width), &Device::Cpu).unwrap();
+                let c = head.fusion.config();
+                let want = head
+                    .fusion
+                    .forward(
+                        &x.narrow(1, 0, c.video).unwrap(),
+                        &x.narrow(1, c.video, c.depth).unwrap(),
+                    )
+                    .unwrap();
+                let want = want.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert!(
+                    z.iter()
+                        .zip(&want)
+                        .all(|(a, b)| (a - f64::from(*b)).abs() < 1e-3),
+                    "{z:?} {want:?}"
+                );
+            }
+            assert!(right >= 50, "{right} of 60");
+            if mode == FusionMode::Gated {
+                let path = Path::new("head");
+                let w = Weights::check(path, head.tensors().unwrap(), &layout()).unwrap();
+                let again = Head::from_weights(&w, path).unwrap();
+                assert!((again.affine().unwrap().bias[0] - affine.bias[0]).abs() < 1e-4);
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The native model: small enough to be trained on two cores and to ship with the program.
+//!
+//! Two branches ([`network`]) look at windows of sixteen frames ([`input`]); fusion and head ([`head`]) are fitted on their
+//! features, on numbers that need no weights among them; [`verdict`] puts the windows of a video together.
+
+mod conv;
+pub mod data;
+pub mod head;
+pub mod input;
+pub mod loss;
+pub mod network;
+pub mod train;
+pub mod verdict;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::calibration::Calibration;
+use super::evaluate::metrics::CLASSES;
+use super::evaluate::statistics;
+use super::fusion::AffineHead;
+use super::rce::PriorScores;
+use super::weights::{Layout, Weights, read_tensors};
+use crate::error::{HumansamError, Result};
+
+use head::{Features, Head};
+use input::Input;
+use network::Network;
+
+pub use network::{FRAMES, HEAT_SIDE, KINDS, PARTS, PARTS_SIDE, SIDE};
+
+/// What is known about a trained model besides its tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Card {
+    /// Name for reports.
+    pub name: String,
+    /// How it was trained.
+    pub training: train::TrainConfig,
+    /// Clips that fusion and head were fitted on.
+    pub head_clips: usize,
+    /// Clips that probabilities were calibrated on.
+    pub calibration_clips: usize,
+    /// Probabilities.
+    pub calibration: Calibration,
+}
+
+/// Branches, head and calibration.
+#[derive(Clone, Debug)]
+pub struct NativeModel {
+    network: Network,
+    head: Head,
+    affine: AffineHead,
+    /// What is known about it.
+    pub card: Card,
+}
+
+/// What the network says about a window of sixteen frames.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// What fusion sees.
+    pub features: Features,
+    /// Probability per frame and kind that something is wrong, `[FRAMES][KINDS]`.
+    pub timeline: Vec<[f32; KINDS]>,
+    /// The same per frame and place, `[FRAMES][HEAT_SIDE²][KINDS]`.
+    pub heat: Vec<f32>,
+    /// Likeliest part per frame and place, `[FRAMES][PARTS_SIDE²]`, 0 for the background.
+    pub parts: Vec<u8>,
+}
+
+/// Runs the branches on a window.
+///
+/// # Errors
+/// When tensor arithmetic fails.
+pub fn look(network: &Network, input: &Input, priors: &PriorScores) -> Result<Window> {
+    let out = network.forward(&input::tensor(&[input])?)?;
+    let numbers = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1::<f32>()?) };
+    let sigmoid = |v: f32| 1.0 / (1.0 + (-v).exp());
+    let line: Vec<f32> = numbers(&out.timeline)?.into_iter().map(sigmoid).collect();
+    let mut video = numbers(&out.video)?;
+    video.extend(head::extra(priors, statistics::all(input)));
+    Ok(Window {
+        features: Features {
+            video,
+            depth: numbers(&out.depth)?,
+        },
+        timeline: line
+            .chunks_exact(KINDS)
+            .map(|c| std::array::from_fn(|k| c[k]))
+            .collect(),
+        heat: numbers(&out.heat)?.into_iter().map(sigmoid).collect(),
+        parts: out
+            .parts
+            .argmax(2)?
+            .flatten_all()?
+            .to_vec1::<u32>()?
+            .into_iter()
+            .map(|p| p as u8)
+            .collect(),
+    })
+}
+
+impl NativeModel {
+    /// Puts a model together.
+    ///
+    /// # Errors
+    /// When tensor arithmetic fails.
+    pub fn new(network: Network, head: Head, card: Card) -> Result<Self> {
+        Ok(Self {
+            affine: head.affine()?,
+            network,
+            head,
+            card,
+        })
+    }
+
+    /// The branches.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Standardisation, fusion and head.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The same as one affine map.
+    pub fn affine(&self) -> &AffineHead {
+        &self.affine
+    }
+
+    /// Runs the branches on a window.
+    ///
+    /// # Errors
+    /// When tensor arithmetic fails.
+    pub fn look(&self, input: &Input, priors: &PriorScores) -> Result<Window> {
+        look(&self.network, input, priors)
+    }
+
+    /// Logits of the four classes, in label order.
+    ///
+    /// # Errors
+    /// When the features are not this model's.
+    pub fn logits(&self, features: &Features) -> Result<[f64; CLASSES]> {
+        let raw: Vec<f64> = features.joined().iter().map(|v| f64::from(*v)).collect();
+        let z = self.affine.apply(&raw)?;
+        Ok(std::array::from_fn(|k| z[k]))
+    }
+
+    /// All tensors of the file.
+    pub fn layout() -> Layout {
+        let mut l = network::layout();
+        l.nest("", &head::layout());
+        l
+    }
+
+    /// Reads `model.safetensors` and `model.json` of a folder.
+    ///
+    /// # Errors
+    /// As for [`Weights::open`], and when the card is not readable.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("model.safetensors");
+        let card = folder.join("model.json");
+        let text = std::fs::read(&card).map_err(HumansamError::io("read", &card))?;
+        Self::from_tensors(read_tensors(&path)?, &text, &path)
+    }
+
+    /// From the bytes of both files.
+    ///
+    /// # Errors
+    /// As for [`NativeModel::open`].
+    pub fn from_bytes(tensors: &[u8], card: &[u8]) -> Result<Self> {
+        let path = Path::new("the shipped model");
+        let tensors = candle_core::safetensors::load_buffer(tensors, &candle_core::Device::Cpu)?;
+        Self::from_tensors(tensors, card, path)
+    }
+
+    fn from_tensors(tensors: HashMap<String, Tensor>, card: &[u8], source: &Path) -> Result<Self> {
+        let all = Weights::check(source, tensors, &Self::layout())?;
+        let names = network::layout();
+        let network = names
+            .tensors()
+            .map(|(n, _)| Ok((n.to_owned(), all.get(n)?)))
+            .collect::<Result<_>>()?;
+        let card = serde_json::from_slice(card).map_err(|e| HumansamError::Malformed {
+            path: source.with_file_name("model.json"),
+            message: format!("is not a model card: {e}"),
+        })?;
+        Self::new(
+            Network::new(network)?,
+            Head::from_weights(&all, source)?,
+            card,
+        )
+    }
+
+    /// Writes `model.safetensors` (branches as 16-bit, head as 32-bit floats) and `model.json`.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(HumansamError::io("create", folder))?;
+        let mut tensors = self.head.tensors()?;
+        for (n, t) in self.network.tensors() {
+            tensors.insert(n.clone(), t.to_dtype(DType::F16)?);
+        }
+        candle_core::safetensors::save(&tensors, folder.join("model.safetensors"))?;
+        let path = folder.join("model.json");
+        let mut text = serde_json::to_vec_pretty(&self.card)
+            .map_err(|e| HumansamError::Argument(e.to_string()))?;
+        text.push(b'\n');
+        std::fs::write(&path, text).map_err(HumansamError::io("write", &path))
+    }
+}
