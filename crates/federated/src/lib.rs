@@ -19,6 +19,8 @@ pub mod rules;
 pub mod run;
 pub mod tensors;
 pub mod tuner;
+pub mod unlearning;
+pub mod watermark;
 
 pub use error::FederatedError;
 pub use tensors::NamedTensors;

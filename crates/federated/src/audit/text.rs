@@ -1,0 +1,230 @@
+//! Token recovery against the language model itself: what of a client's text lies in what it sends?
+//!
+//! The network's first linear layer (`layers.0.qkv`) sees the RMS-normalised embedding of each token, which anyone with the model can compute for the
+//! whole vocabulary; the test of [`super::inversion`] then runs on the real gradient. Measured is one gradient step, the most that an honest-but-curious
+//! coordinator can hope for: updates of several steps mix more.
+
+use super::inversion::{Recovery, recover_tokens};
+use crate::data::Window;
+use crate::local::mean_gradient;
+use crate::protection::privacy::central::{GaussianNoise, clip};
+use crate::tuner::{Kind, Tuner, factor};
+use crate::{FederatedError, NamedTensors};
+use tacit_bitnet::train::{Network, Penalties};
+
+/// Epsilon of the network's norms.
+const NORM_EPS: f64 = 1e-5;
+/// The layer under attack.
+const LAYER: &str = "layers.0.qkv";
+
+/// What the coordinator sees of a round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum View {
+    /// Every client's gradient.
+    Plain,
+    /// The sum over the clients.
+    SecureSum,
+    /// The sum over the clients, each clipped to norm `clip`, with Gaussian noise of `multiplier · clip`.
+    NoisySum {
+        /// Clipping norm.
+        clip: f64,
+        /// Noise multiplier.
+        multiplier: f64,
+        /// Seed of the noise.
+        seed: u64,
+    },
+}
+
+/// The normalised embedding of each token, row-major, and its width.
+pub fn first_layer_inputs(network: &Network) -> (Vec<f32>, usize) {
+    let mut width = 1;
+    let mut out = Vec::new();
+    for p in network.parameters().filter(|p| p.name == "embedding") {
+        width = p.cols;
+        for row in p.values.chunks_exact(width) {
+            let mean = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / width as f64;
+            let factor = 1.0 / (mean + NORM_EPS).sqrt();
+            out.extend(row.iter().map(|&x| (f64::from(x) * factor) as f32));
+        }
+    }
+    (out, width)
+}
+
+/// Mean over the clients of what [`recover_tokens`] finds of each one's tokens in what the coordinator sees, for one gradient step of each client from
+/// `state` on its windows.
+///
+/// # Errors
+/// [`FederatedError::Setting`] if the tuner trains nothing in the first layer or there are no clients; else as [`mean_gradient`].
+pub fn recovery(
+    tuner: &Tuner,
+    state: &NamedTensors,
+    clients: &[Vec<Window>],
+    view: View,
+) -> Result<Recovery, FederatedError> {
+    let name = match tuner.method().kind {
+        Kind::Lora => factor(LAYER, 'a'),
+        Kind::FfaLora => {
+            return Err(FederatedError::setting(
+                "method.kind",
+                "lora or full",
+                "ffa-lora",
+                "its gradient has no factor as wide as the first layer's input; there is nothing to test",
+            ));
+        }
+        Kind::Full => format!("{LAYER}.delta"),
+    };
+    if state.get(&name).is_none() || clients.is_empty() {
+        return Err(FederatedError::setting(
+            "audit",
+            format!("clients, and a method that trains `{name}`"),
+            format!("{} clients", clients.len()),
+            "add qkv to method.targets",
+        ));
+    }
+    let network = tuner.network(state, &NamedTensors::new())?;
+    let mut seen = Vec::with_capacity(clients.len());
+    for windows in clients {
+        let borrowed: Vec<&Window> = windows.iter().collect();
+        let (_, gradient) =
+            mean_gradient(tuner, &network, state, &borrowed, 0, &Penalties::none())?;
+        seen.push(gradient);
+    }
+    if view != View::Plain {
+        let mut sum = state.zeros_like();
+        for gradient in &seen {
+            let mut flat = gradient.flatten();
+            if let View::NoisySum { clip: bound, .. } = view {
+                clip(&mut flat, bound)?;
+            }
+            sum.axpy(1.0, &gradient.unflatten(&flat)?)?;
+        }
+        if let View::NoisySum {
+            clip: bound,
+            multiplier,
+            seed,
+        } = view
+        {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&seed.to_le_bytes());
+            let mut flat = sum.flatten();
+            GaussianNoise::from_known_seed(bytes).add(&mut flat, bound * multiplier);
+            sum = sum.unflatten(&flat)?;
+        }
+        seen = vec![sum; clients.len()];
+    }
+    let (candidates, width) = first_layer_inputs(tuner.base());
+    let mut mean = Recovery {
+        rank: 0,
+        width,
+        tokens: 0,
+        recovered: 0.0,
+        chance: 0.0,
+    };
+    for (windows, gradient) in clients.iter().zip(&seen) {
+        let truth: Vec<usize> = windows
+            .iter()
+            .flat_map(|w| w.0.iter().map(|&t| t as usize))
+            .collect();
+        let values = gradient.get(&name).map_or(&[][..], |t| &t.values);
+        let one = recover_tokens(values, &candidates, width, &truth)?;
+        mean.rank = mean.rank.max(one.rank);
+        mean.tokens = mean.tokens.max(one.tokens);
+        mean.recovered += one.recovered / clients.len() as f64;
+        mean.chance += one.chance / clients.len() as f64;
+    }
+    Ok(mean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{below, stream};
+    use crate::tuner::Method;
+    use tacit_bitnet::train::TrainConfig;
+
+    fn tuner(kind: Kind) -> Tuner {
+        let base = Network::new(&TrainConfig {
+            hidden: 128,
+            layers: 2,
+            heads: 4,
+            ffn: 160,
+            vocab: 1024,
+            context: 16,
+            ..TrainConfig::default()
+        });
+        let method = Method {
+            kind,
+            ..Method::default()
+        };
+        Tuner::new(base, &method, 5).unwrap()
+    }
+
+    fn clients(count: u64, sequences: usize) -> Vec<Vec<Window>> {
+        (0..count)
+            .map(|c| {
+                let mut rng = stream(3, "audit text", &[c]);
+                (0..sequences)
+                    .map(|_| {
+                        let ids: Vec<u32> = (0..13).map(|_| below(&mut rng, 1024) as u32).collect();
+                        (ids[..12].to_vec(), ids[1..].to_vec())
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn text_is_recovered_from_a_plain_gradient_and_not_from_the_defended_sum() {
+        let full = tuner(Kind::Full);
+        let state = full.initial(8, 0).unwrap();
+        for sequences in [1, 4] {
+            let found = recovery(&full, &state, &clients(4, sequences), View::Plain).unwrap();
+            println!(
+                "full gradient, batch {sequences}: {:.1} % of {} tokens (chance {:.1} %)",
+                100.0 * found.recovered,
+                found.tokens,
+                100.0 * found.chance
+            );
+            assert!(found.recovered >= 0.9, "{found:?}");
+        }
+        let many = clients(24, 4);
+        let sum = recovery(&full, &state, &many, View::SecureSum).unwrap();
+        println!(
+            "secure sum of 24: {:.1} % (chance {:.1} %)",
+            100.0 * sum.recovered,
+            100.0 * sum.chance
+        );
+        assert!(sum.recovered < 0.25, "{sum:?}");
+        let noisy = View::NoisySum {
+            clip: 1.0,
+            multiplier: 1.0,
+            seed: 1,
+        };
+        let defended = recovery(&full, &state, &many, noisy).unwrap();
+        println!(
+            "noisy secure sum: {:.1} % (chance {:.1} %)",
+            100.0 * defended.recovered,
+            100.0 * defended.chance
+        );
+        assert!(defended.recovered <= defended.chance + 0.02, "{defended:?}");
+        // LoRA at its start: B = 0, so that A has no gradient; after B has moved, rank 8 sees 8 tokens.
+        let lora = tuner(Kind::Lora);
+        let mut state = lora.initial(8, 0).unwrap();
+        let start = recovery(&lora, &state, &clients(4, 1), View::Plain).unwrap();
+        assert_eq!(start.rank, 0);
+        let mut rng = stream(4, "moved", &[]);
+        for v in state.values_mut(&factor(LAYER, 'b')).unwrap() {
+            *v = 0.01 * crate::random::normal(&mut rng) as f32;
+        }
+        let moved = recovery(&lora, &state, &clients(4, 1), View::Plain).unwrap();
+        println!(
+            "LoRA rank 8, batch 1: {:.1} % of {} tokens (chance {:.1} %)",
+            100.0 * moved.recovered,
+            moved.tokens,
+            100.0 * moved.chance
+        );
+        let defended = recovery(&lora, &state, &many, noisy).unwrap();
+        assert!(defended.recovered <= defended.chance + 0.02, "{defended:?}");
+        assert!(recovery(&tuner(Kind::FfaLora), &state, &many, View::Plain).is_err());
+    }
+}
