@@ -27,6 +27,8 @@ fn every_command_has_help_with_an_example() {
     for command in [
         &["ask"][..],
         &["train"],
+        &["federate", "partition"],
+        &["federate", "run"],
         &["model", "inspect"],
         &["model", "logits"],
         &["model", "calibrate"],

@@ -137,11 +137,29 @@ pub enum Stage {
         #[serde(default = "default_bits")]
         bits: u32,
     },
+    /// Differential privacy for single examples (sequences): every client sends the sum of its examples' clipped gradients with its part of
+    /// discrete Gaussian noise, under the secure sum. A round is then one step of gradient descent; `train.steps` and `train.batch` do not
+    /// count. The run is refused if it would exceed its budget.
+    Noise {
+        /// Budget: epsilon after all rounds.
+        epsilon: f64,
+        /// Budget: delta.
+        #[serde(default = "default_delta")]
+        delta: f64,
+        /// Largest norm of one example's gradient.
+        clip: f64,
+        /// Examples of a client that take part, in every round the same; clients with fewer are refused.
+        examples: usize,
+    },
     /// A robust rule in place of the average.
     Robust {
         /// The rule.
         rule: robust::Rule,
     },
+}
+
+fn default_delta() -> f64 {
+    1e-5
 }
 
 fn default_bits() -> u32 {
@@ -156,6 +174,7 @@ impl Stage {
             Self::TopK { .. } => "top-k",
             Self::Quantise { .. } => "quantise",
             Self::SecureSum { .. } => "secure-sum",
+            Self::Noise { .. } => "noise",
             Self::Robust { .. } => "robust",
         }
     }
@@ -167,9 +186,30 @@ impl Stage {
             Self::TopK { share } => format!("largest {:.3} % of values, rest kept", 100.0 * share),
             Self::Quantise { values } => format!("{values:?} values, error kept").to_lowercase(),
             Self::SecureSum { bits } => format!("secure sum modulo 2^{bits}"),
+            Self::Noise {
+                epsilon,
+                delta,
+                clip,
+                examples,
+            } => format!(
+                "gradients of {examples} examples clipped to {clip} each, discrete Gaussian noise for epsilon {epsilon} at delta {delta:e}"
+            ),
             Self::Robust { rule } => format!("robust rule {}", rule.name()),
         }
     }
+}
+
+/// The settings of a [`Stage::Noise`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NoiseSettings {
+    /// Budget: epsilon after all rounds.
+    pub epsilon: f64,
+    /// Budget: delta.
+    pub delta: f64,
+    /// Largest norm of one example's gradient.
+    pub clip: f64,
+    /// Examples of each client.
+    pub examples: usize,
 }
 
 /// A run.
@@ -297,6 +337,24 @@ impl RunConfig {
     pub fn secure_bits(&self) -> Option<u32> {
         self.stages.iter().find_map(|s| match s {
             Stage::SecureSum { bits } => Some(*bits),
+            _ => None,
+        })
+    }
+
+    /// The noise stage, if there is one.
+    pub fn noise(&self) -> Option<NoiseSettings> {
+        self.stages.iter().find_map(|s| match *s {
+            Stage::Noise {
+                epsilon,
+                delta,
+                clip,
+                examples,
+            } => Some(NoiseSettings {
+                epsilon,
+                delta,
+                clip,
+                examples,
+            }),
             _ => None,
         })
     }
@@ -433,10 +491,10 @@ impl RunConfig {
                     "the other rules need every client's factors, which a secure sum hides",
                 );
             }
-            if name("clip").is_none_or(|c| c > i) {
+            if name("clip").or(name("noise")).is_none_or(|c| c > i) {
                 return bad(
                     setting,
-                    "a clip stage before it",
+                    "a clip or noise stage before it",
                     "none".into(),
                     "masked values need a bound: add [[stage]] kind = \"clip\" with a norm",
                 );
@@ -457,6 +515,35 @@ impl RunConfig {
                     "train.scaffold = false",
                     "true".into(),
                     "control variates would travel outside the secure sum",
+                );
+            }
+        }
+        if let Some(i) = name("noise") {
+            let setting = format!("stage {i} (noise)");
+            if name("secure-sum").is_none_or(|s| s < i) {
+                return bad(
+                    setting,
+                    "a secure-sum stage after it",
+                    "none".into(),
+                    "each client adds only its part of the noise: alone it would not be protected",
+                );
+            }
+            if name("clip").is_some() || self.clients_per_round != 0 {
+                return bad(
+                    setting,
+                    "no clip stage, and all clients in every round",
+                    "otherwise".into(),
+                    "the stage clips single examples itself, and its account is for rounds of all clients",
+                );
+            }
+            if let Some(n) = self.noise()
+                && !(n.clip > 0.0 && n.clip.is_finite() && n.examples > 0)
+            {
+                return bad(
+                    setting,
+                    "a positive clip and at least one example",
+                    format!("{} and {}", n.clip, n.examples),
+                    "clip = 1.0 and examples = 64 are usual",
                 );
             }
         }
@@ -503,7 +590,7 @@ mod tests {
         assert!(error("[base]\nmodel = \"a\"\ncheckpoint = \"b\"").contains("base"));
         assert!(error("combine = \"stack\"\n[rule]\nkind = \"fedadam\"").contains("fedavg"));
         assert!(error("combine = \"svd\"\n[method]\nkind = \"ffa-lora\"").contains("combine"));
-        assert!(error("[[stage]]\nkind = \"secure-sum\"").contains("clip stage before it"));
+        assert!(error("[[stage]]\nkind = \"secure-sum\"").contains("noise stage before it"));
         let secure = "[[stage]]\nkind = \"clip\"\nnorm = 1.0\n[[stage]]\nkind = \"secure-sum\"\n";
         assert!(RunConfig::from_toml(secure, "x").is_ok());
         assert!(

@@ -191,7 +191,7 @@ impl Tuner {
     /// [`FederatedError::Setting`] when the method does not fit the network.
     pub fn new(mut base: Network, method: &Method, seed: u64) -> Result<Self, FederatedError> {
         match (method.forward, base.is_quantised()) {
-            (Forward::Ternary, false) => base.make_masters()?,
+            (Forward::Ternary, false) => base.make_masters(seed)?,
             (Forward::Float, true) => base = base.as_exported(),
             _ => {}
         }

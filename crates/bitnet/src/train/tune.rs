@@ -8,6 +8,8 @@ use super::model::{Kind, Network, NormState, Parameter, Step, with_data};
 use super::{AttentionKind, Penalties, TrainConfig, TrainError};
 use crate::checkpoint::Model;
 use crate::config::{Activation, Attention};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{RngCore, SeedableRng};
 use std::path::Path;
 
 /// What a parameter is.
@@ -194,13 +196,20 @@ impl Network {
         super::checkpoint::load_network(path)
     }
 
-    /// Moves every value of every linear layer so that ternarising gives exactly the present trits and scales: the masters of a
-    /// network read from a ternary folder. Every matrix must already hold only `-s`, 0 and `s`. A zero stays 0; a non-zero
-    /// becomes `±m` with `m = s n / k` (k non-zeros among n values), for then `mean |w| = s` and `m > s / 2`.
+    /// Makes masters for a network read from a ternary folder, where only the trits and scales are left: values whose ternary form is exactly
+    /// that of the folder, spread as trained masters are spread instead of sitting on three points. Every matrix must hold only `-s`, 0
+    /// and `s`.
+    ///
+    /// Trits flip where `|w|` passes `s / 2`. Were all zeros at 0, no small change could flip anything; drawn by `seed`, a small change flips
+    /// a number of trits in proportion to it, each in its direction. Zeros are uniform in `(-s/2, s/2)`; non-zeros are `s/2` plus a
+    /// half-normal excess, scaled so that `mean |w| = s`.
     ///
     /// # Errors
-    /// [`TrainError::Config`] when a matrix is not ternary.
-    pub fn make_masters(&mut self) -> Result<(), TrainError> {
+    /// [`TrainError::Config`] when a matrix is not ternary, or has too few zeros or non-zeros for such masters to exist.
+    pub fn make_masters(&mut self, seed: u64) -> Result<(), TrainError> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(u64::MAX - 1);
+        let mut unit = || ((rng.next_u64() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
         for p in &mut self.parameters {
             let Kind::Linear(parts) = p.kind else {
                 continue;
@@ -208,19 +217,38 @@ impl Network {
             let n = p.data.len() / parts;
             for w in p.data.chunks_mut(n) {
                 let s = w.iter().fold(0f32, |m, x| m.max(x.abs()));
-                let nonzero = w.iter().filter(|x| **x != 0.0).count();
-                if w.iter().any(|x| *x != 0.0 && x.abs() != s) || nonzero == 0 {
+                if s == 0.0 || w.iter().any(|x| *x != 0.0 && x.abs() != s) {
                     return Err(wrong(format!(
                         "{} is not ternary: it has magnitudes other than 0 and {s}",
                         p.name
                     )));
                 }
-                let m = s * n as f32 / nonzero as f32;
-                w.iter_mut().for_each(|x| {
-                    if *x != 0.0 {
-                        *x = m.copysign(*x);
+                // In units of s: zeros first, then what is left of the mean goes to the excesses.
+                let mut zeros = 0f64;
+                let mut excess = vec![0f64; n];
+                let (mut sum, mut count) = (0f64, 0usize);
+                for (w, e) in w.iter_mut().zip(&mut excess) {
+                    if *w == 0.0 {
+                        let x = 0.998 * (unit() - 0.5);
+                        zeros += x.abs();
+                        *w = (x * f64::from(s)) as f32;
+                    } else {
+                        *e = ((-2.0 * unit().ln()).sqrt() * (std::f64::consts::TAU * unit()).cos())
+                            .abs();
+                        sum += *e;
+                        count += 1;
                     }
-                });
+                }
+                let wanted = n as f64 - zeros - 0.501 * count as f64;
+                if wanted <= 0.0 || sum <= 0.0 {
+                    return Err(wrong(format!("{} has too few zeros or non-zeros", p.name)));
+                }
+                for (w, e) in w.iter_mut().zip(&excess) {
+                    if *e > 0.0 {
+                        let x = 0.501 + e * wanted / sum;
+                        *w = ((x * f64::from(s)) as f32).copysign(*w);
+                    }
+                }
             }
         }
         self.sizes.quantised = true;
@@ -353,13 +381,32 @@ mod tests {
         let want = network.as_exported().logits(&ids, 5).unwrap();
         assert_eq!(read.logits(&ids, 5).unwrap(), want);
         assert_eq!(read.norms.attn_eps, network.norms.attn_eps);
-        read.make_masters().unwrap();
+        let folder = read.clone();
+        read.make_masters(7).unwrap();
         assert!(read.is_quantised());
+        let mut spread = 0;
+        for (a, b) in read.parameters().zip(folder.parameters()) {
+            let Role::Linear { parts } = a.role else {
+                continue;
+            };
+            let n = a.values.len() / parts;
+            for (a, b) in a.values.chunks(n).zip(b.values.chunks(n)) {
+                let ((trits, scale), s) = (ternarise(a), b.iter().fold(0f32, |m, x| m.max(*x)));
+                assert!((scale / s - 1.0).abs() < 1e-5);
+                assert!(trits.iter().zip(b).all(|(&t, &w)| f32::from(t) * s == w));
+                spread += a.iter().filter(|x| (x.abs() / s - 0.5).abs() < 0.1).count();
+            }
+        }
+        assert!(
+            spread * 20 > read.size() / 4,
+            "{spread} of {} near a threshold",
+            read.size()
+        );
         let again = read.logits(&ids, 5).unwrap();
         for (a, b) in again.iter().zip(&want) {
             assert!((a - b).abs() < 1e-4 * (1.0 + b.abs()), "{a} {b}");
         }
-        assert!(Network::new(&config()).make_masters().is_err());
+        assert!(Network::new(&config()).make_masters(7).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `tacit federate run`: prepares, shows a table that grows by a line a round, compares, exports.
 
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Mutex;
@@ -23,6 +24,8 @@ use crate::progress::Display;
 
 /// The configuration that is run when none is given.
 const SHIPPED: &str = include_str!("../../../../examples/federate.toml");
+/// The packages that the shipped model was trained on; `data.folders.unseen_by = "shipped"` stands for this list.
+const TRAINED_ON: &str = include_str!("../../../../models/tacit-mini/corpus.txt");
 
 /// The JSON object.
 #[derive(Debug, Serialize)]
@@ -117,7 +120,15 @@ pub fn run(args: &RunArgs, global: &Global) -> Outcome {
     Ok(())
 }
 
-fn prepare(config: RunConfig, resume: bool) -> Outcome<Run> {
+fn prepare(mut config: RunConfig, resume: bool) -> Outcome<Run> {
+    // Lives until the text has been read.
+    let mut list = tempfile::NamedTempFile::new()?;
+    if let Some(f) = &mut config.data.folders
+        && f.unseen_by.as_deref() == Some(Path::new("shipped"))
+    {
+        list.write_all(TRAINED_ON.as_bytes())?;
+        f.unseen_by = Some(list.path().to_owned());
+    }
     let base = if config.base.random.is_some() {
         None
     } else if let Some(checkpoint) = &config.base.checkpoint {

@@ -31,7 +31,7 @@ fn servable(mut network: Network) -> (Network, bool) {
         return (network, false);
     }
     let mut exact = network.clone();
-    if exact.make_masters().is_ok() {
+    if exact.make_masters(0).is_ok() {
         return (exact, false);
     }
     network.set_quantised(true);

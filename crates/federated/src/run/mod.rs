@@ -12,6 +12,7 @@
 
 mod compare;
 mod export;
+mod private;
 mod secure;
 mod state;
 
@@ -27,15 +28,16 @@ pub use export::{Exported, export};
 pub use state::{RoundRecord, RunState};
 
 use crate::compress::decode;
-use crate::config::{RunConfig, Stage};
+use crate::config::{Base, RunConfig, Stage};
 use crate::data::{ClientData, Window, examples, tokenizer_for};
-use crate::local::{Controls, LocalOutcome, Turn, evaluate, train};
+use crate::local::{Controls, LocalOutcome, Turn, evaluate, private_gradient, train};
 use crate::lora::{Global, combine, start_of};
 use crate::partition::{self, ClientText};
 use crate::random::{permutation, stream};
 use crate::rules::{apply, weighted_average};
 use crate::tuner::Tuner;
 use crate::{FederatedError, NamedTensors};
+use private::PrivateSum;
 
 /// A network with its tokenizer.
 #[derive(Clone, Debug)]
@@ -55,6 +57,7 @@ pub struct Run {
     clients: Vec<ClientData>,
     validation: Vec<Window>,
     fingerprint: String,
+    private: Option<PrivateSum>,
     state: RunState,
 }
 
@@ -150,7 +153,31 @@ impl Run {
             .collect();
         let tuner = Tuner::new(base.network, &config.method, config.seed)?;
         let fingerprint = fingerprint(&config, &tuner, &clients)?;
+        let private = match (config.noise(), config.secure_bits()) {
+            (Some(noise), Some(bits)) => {
+                if let Some(c) = clients.iter().find(|c| c.train.len() < noise.examples) {
+                    return Err(FederatedError::setting(
+                        "stage (noise).examples",
+                        format!("at most {}, what client `{}` has", c.train.len(), c.name),
+                        noise.examples,
+                        "lower it, or give that client more text",
+                    ));
+                }
+                let values = tuner.initial(config.method.rank, 0)?.count();
+                let rotation = *blake3::hash(fingerprint.as_bytes()).as_bytes();
+                Some(PrivateSum::new(
+                    noise,
+                    config.rounds,
+                    clients.len(),
+                    values,
+                    bits,
+                    rotation,
+                )?)
+            }
+            _ => None,
+        };
         let mut run = Self {
+            private,
             tuner,
             tokenizer: base.tokenizer,
             clients,
@@ -297,6 +324,24 @@ impl Run {
             round,
             lr: c.train.rate(round, c.rounds),
         };
+        if let Some(noise) = c.noise() {
+            let data = &self.clients[client].train[..noise.examples];
+            let g = private_gradient(&self.tuner, &start, &global.residual, data, noise.clip)?;
+            return Ok(Contribution {
+                client,
+                outcome: LocalOutcome {
+                    state: start.clone(),
+                    loss: g.loss,
+                    tokens: g.tokens,
+                    control: None,
+                },
+                update: g.descent,
+                kept: NamedTensors::new(),
+                bytes_up: 0,
+                bytes_down: (18 + 4 * start.count()) as u64,
+                start,
+            });
+        }
         let controls = c.train.scaffold.then(|| Controls {
             server: &self.state.control,
             client: &self.state.controls[client],
@@ -369,19 +414,32 @@ impl Run {
         };
         let mut bytes_up: u64 = contributions.iter().map(|c| c.bytes_up).sum();
         let mut bytes_down: u64 = contributions.iter().map(|c| c.bytes_down).sum();
-        let (mut error, mut relative) = (None, None);
+        let (mut error, mut relative, mut epsilon) = (None, None, None);
         let current = self.state.global.adapter.clone();
         let (average, residual) = if let Some(bits) = self.config.secure_bits() {
             let updates: Vec<NamedTensors> =
                 contributions.iter().map(|c| c.update.clone()).collect();
             let mut session = [0u8; 16];
             session.copy_from_slice(&blake3::hash(self.fingerprint.as_bytes()).as_bytes()[..16]);
-            let bound = self.config.clip().unwrap_or(1.0);
-            let sum = secure::mean(&updates, bound, bits, session, round as u64)?;
-            bytes_up += sum.bytes_up;
-            bytes_down += sum.bytes_down;
             let mut average = current.clone();
-            average.axpy(1.0, &sum.mean)?;
+            if let Some(private) = &self.private {
+                epsilon = Some(private.ledger(round + 1)?);
+                let inputs = updates
+                    .iter()
+                    .map(|u| private.encode(u))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let sum = secure::sum(inputs, bits, session, round as u64)?;
+                bytes_up += sum.bytes_up;
+                bytes_down += sum.bytes_down;
+                let lr = self.config.train.rate(round, self.config.rounds);
+                average.axpy(lr as f32, &private.decode(&sum.values, &current)?)?;
+            } else {
+                let bound = self.config.clip().unwrap_or(1.0);
+                let sum = secure::mean(&updates, bound, bits, session, round as u64)?;
+                bytes_up += sum.bytes_up;
+                bytes_down += sum.bytes_down;
+                average.axpy(1.0, &sum.mean)?;
+            }
             (average, self.state.global.residual.clone())
         } else {
             let locals = contributions
@@ -436,7 +494,7 @@ impl Run {
             seconds: began.elapsed().as_secs_f64(),
             aggregation_error: error,
             relative_aggregation_error: relative,
-            epsilon: None,
+            epsilon,
             hash: self.state.hash(),
         }))
     }
@@ -518,10 +576,14 @@ fn fingerprint(
     clients: &[ClientData],
 ) -> Result<String, FederatedError> {
     let mut h = blake3::Hasher::new();
-    let same = RunConfig {
+    let mut same = RunConfig {
         out: PathBuf::new(),
         ..config.clone()
     };
+    // Where text and network come from does not matter; what they are is hashed below.
+    same.data.folders = None;
+    same.data.partition = None;
+    same.base = Base::default();
     h.update(same.to_toml()?.as_bytes());
     for p in tuner.base().parameters() {
         h.update(p.name.as_bytes());

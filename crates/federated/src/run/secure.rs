@@ -16,21 +16,30 @@ pub struct SecureMean {
     pub bytes_down: u64,
 }
 
-/// Mean of `updates`, none of a norm above `bound`, as the coordinator of a secure aggregation learns it. `session` and `round` must never be
-/// used twice together; signature keys are made anew for each call.
+/// A sum of integer vectors modulo `2^bits`, with the protocol's bytes.
+#[derive(Clone, Debug)]
+pub struct IntegerSum {
+    /// The sum.
+    pub values: Vec<u32>,
+    /// Bytes of all messages from clients.
+    pub bytes_up: u64,
+    /// Bytes of all messages to clients.
+    pub bytes_down: u64,
+}
+
+/// Sum of `inputs` modulo `2^bits`, as the coordinator of a secure aggregation learns it. `session` and `round` must never be used twice
+/// together; signature keys are made anew for each call.
 ///
 /// # Errors
-/// [`FederatedError::Protection`] when there are fewer than three clients or `bits` are too few for them.
-pub fn mean(
-    updates: &[NamedTensors],
-    bound: f64,
+/// [`FederatedError::Protection`] when there are fewer than three clients.
+pub fn sum(
+    inputs: Vec<Vec<u32>>,
     bits: u32,
     session: [u8; 16],
     round: u64,
-) -> Result<SecureMean, FederatedError> {
-    let like = updates.first().cloned().unwrap_or_default();
-    let codec = FixedPoint::new(bits, bound, updates.len())?;
-    let keys = (0..updates.len())
+) -> Result<IntegerSum, FederatedError> {
+    let dimension = inputs.first().map_or(0, Vec::len);
+    let keys = (0..inputs.len())
         .map(|_| identity())
         .collect::<Result<Vec<_>, _>>()?;
     let roster = Roster::new(
@@ -38,11 +47,9 @@ pub fn mean(
             .enumerate()
             .map(|(i, k)| (i as u32, k.verifying_key())),
     );
-    let config = RoundConfig::complete(session, round, like.count(), bits, &roster);
-    let mut clients = Vec::with_capacity(updates.len());
-    for (i, (u, key)) in updates.iter().zip(keys).enumerate() {
-        like.check_layout(u, "summing updates securely")?;
-        let input = codec.encode(&u.flatten())?;
+    let config = RoundConfig::complete(session, round, dimension, bits, &roster);
+    let mut clients = Vec::with_capacity(inputs.len());
+    for (i, (input, key)) in inputs.into_iter().zip(keys).enumerate() {
         clients.push(Client::new(
             config.clone(),
             roster.clone(),
@@ -69,7 +76,34 @@ pub fn mean(
             server.receive(&answer)?;
         }
     }
-    let sum = server.finish()?;
+    Ok(IntegerSum {
+        values: server.finish()?.values,
+        bytes_up: up,
+        bytes_down: down,
+    })
+}
+
+/// Mean of `updates`, none of a norm above `bound`, by [`sum`] of their fixed-point values.
+///
+/// # Errors
+/// [`FederatedError::Protection`] when there are fewer than three clients or `bits` are too few for them.
+pub fn mean(
+    updates: &[NamedTensors],
+    bound: f64,
+    bits: u32,
+    session: [u8; 16],
+    round: u64,
+) -> Result<SecureMean, FederatedError> {
+    let like = updates.first().cloned().unwrap_or_default();
+    let codec = FixedPoint::new(bits, bound, updates.len())?;
+    let inputs = updates
+        .iter()
+        .map(|u| {
+            like.check_layout(u, "summing updates securely")?;
+            Ok(codec.encode(&u.flatten())?)
+        })
+        .collect::<Result<Vec<_>, FederatedError>>()?;
+    let sum = sum(inputs, bits, session, round)?;
     let n = updates.len();
     let mean: Vec<f32> = codec
         .decode_sum(&sum.values, n)?
@@ -78,8 +112,8 @@ pub fn mean(
         .collect();
     Ok(SecureMean {
         mean: like.unflatten(&mean)?,
-        bytes_up: up,
-        bytes_down: down,
+        bytes_up: sum.bytes_up,
+        bytes_down: sum.bytes_down,
     })
 }
 

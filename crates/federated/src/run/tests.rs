@@ -124,6 +124,51 @@ fn the_secure_sum_gives_the_plain_average_up_to_its_steps() {
 }
 
 #[test]
+fn noise_is_accounted_for_and_a_run_beyond_its_budget_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[method]\nkind = \"ffa-lora\"\nrank = 2\ntargets = [\"o\", \"down\"]\n[rule]\nkind = \"fedadam\"\neta = 0.02\n[[stage]]\nkind = \"noise\"\nepsilon = 40.0\nclip = 0.5\nexamples = 12\n[[stage]]\nkind = \"secure-sum\"\n";
+    let c = config(dir.path(), text);
+    let mut run = start(&c, false);
+    finish(&mut run);
+    let spent: Vec<f64> = run
+        .state()
+        .records
+        .iter()
+        .map(|r| r.epsilon.unwrap())
+        .collect();
+    assert!(
+        spent.windows(2).all(|w| w[0] < w[1]) && spent[3] <= 40.0 && spent[3] > 35.0,
+        "{spent:?}"
+    );
+    // Fresh noise: another run ends elsewhere.
+    let mut c2 = c.clone();
+    c2.out = dir.path().join("other");
+    let mut other = start(&c2, false);
+    finish(&mut other);
+    assert_ne!(other.state().global.adapter, run.state().global.adapter);
+    let mut greedy = c.clone();
+    if let Stage::Noise { examples, .. } = &mut greedy.stages[0] {
+        *examples = 10_000;
+    }
+    let texts = texts(&greedy, None).unwrap();
+    assert!(
+        Run::new(greedy, None, &texts, false)
+            .unwrap_err()
+            .to_string()
+            .contains("examples")
+    );
+    let mut alone = c;
+    alone.stages.remove(1);
+    assert!(
+        alone
+            .check()
+            .unwrap_err()
+            .to_string()
+            .contains("secure-sum")
+    );
+}
+
+#[test]
 fn bytes_are_counted_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let mut c = config(dir.path(), "");

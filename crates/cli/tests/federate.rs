@@ -1,0 +1,234 @@
+//! `tacit federate`: partitions, runs, kills at random instants, refusals.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{fails, stderr, stdout, tacit};
+
+const CONFIG: &str = r#"
+rounds = 6
+combine = "residual"
+[data]
+clients = 4
+grammar = { documents = 40 }
+[base]
+random = { hidden = 32, layers = 1, heads = 2, ffn = 64, vocab = 300, context = 16 }
+[train]
+steps = 4
+batch = 8
+lr = 1e-2
+[[stage]]
+kind = "quantise"
+values = "int8"
+"#;
+
+fn write_config(folder: &Path, text: &str) -> String {
+    let path = folder.join("run.toml");
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+fn report(args: &[&str]) -> serde_json::Value {
+    let output = tacit(args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    serde_json::from_str(&stdout(&output)).unwrap()
+}
+
+fn hashes(report: &serde_json::Value) -> Vec<String> {
+    report["rounds"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["hash"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// How often a run is killed; `TACIT_KILLS=50` for more.
+fn kills() -> usize {
+    std::env::var("TACIT_KILLS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(6)
+}
+
+#[test]
+fn a_run_killed_at_any_instant_ends_with_the_same_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = write_config(dir.path(), CONFIG);
+    let whole = dir.path().join("whole");
+    let began = std::time::Instant::now();
+    let run = |out: &Path, resume: bool| {
+        let out = out.display().to_string();
+        let mut args = vec!["federate", "run", &config, "--json", "--out", &out];
+        if resume {
+            args.push("--resume");
+        }
+        report(&args)
+    };
+    let want = run(&whole, false);
+    let span = began.elapsed();
+    assert_eq!(hashes(&want).len(), 6);
+    let mut state = 20_261_120u64;
+    let mut after_some_round = 0;
+    for kill in 0..kills() {
+        let out = dir.path().join(format!("killed-{kill}"));
+        // Two kills a run, each at a random instant of its span.
+        for _ in 0..2 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let share = (state >> 40) as f64 / (1u64 << 24) as f64;
+            let mut child = Command::new(env!("CARGO_BIN_EXE_tacit"))
+                .args(["federate", "run", &config, "--json", "--resume", "--out"])
+                .arg(&out)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(Duration::from_secs_f64(share * span.as_secs_f64()));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            after_some_round += usize::from(out.join("run.safetensors").is_file());
+        }
+        let got = run(&out, true);
+        assert_eq!(hashes(&got), hashes(&want), "kill {kill}");
+        let model = |folder: &Path| std::fs::read(folder.join("model/model.safetensors")).unwrap();
+        assert!(model(&out) == model(&whole), "kill {kill}: another model");
+    }
+    eprintln!(
+        "{after_some_round} of {} kills after the first round",
+        2 * kills()
+    );
+}
+
+#[test]
+fn a_partition_is_written_read_and_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, word) in [
+        ("alpha-1.0.0", "number"),
+        ("beta-1.0.0", "letter"),
+        ("gamma-1.0.0", "colour"),
+    ] {
+        let p = dir.path().join("sources").join(name);
+        std::fs::create_dir_all(&p).unwrap();
+        std::fs::write(p.join("Cargo.toml"), "").unwrap();
+        let text: String = (0..40)
+            .map(|i| {
+                let other = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN".chars().nth(i).unwrap().to_string().repeat(i % 7 + 2);
+                format!("/// Returns the {word} of the {other} thing, if there is any.\nfn f{i}() {{}}\n\n")
+            })
+            .collect();
+        std::fs::write(p.join("lib.rs"), text).unwrap();
+    }
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (sources, parts) = (at("sources"), at("parts"));
+    let written = tacit(&[
+        "federate",
+        "partition",
+        "--json",
+        "--from",
+        &sources,
+        "--clients",
+        "3",
+        "--out",
+        &parts,
+    ]);
+    // 40 short documents each are below the default least size.
+    assert!(
+        written.status.success() || written.status.code() == Some(2),
+        "{}",
+        stderr(&written)
+    );
+    let dirichlet = tacit(&[
+        "federate",
+        "partition",
+        "--from",
+        &sources,
+        "--clients",
+        "9",
+        "--out",
+        &parts,
+    ]);
+    fails(&dirichlet, 2, &["clients", "at most"]);
+
+    let text = CONFIG.replace("rounds = 6", "rounds = 2");
+    let config = write_config(dir.path(), &text);
+    let out = at("run");
+    let r = report(&[
+        "federate",
+        "run",
+        &config,
+        "--compare",
+        "--json",
+        "--out",
+        &out,
+    ]);
+    let c = &r["comparison"];
+    assert_eq!(c["alone"].as_array().unwrap().len(), 4);
+    assert!(c["federated"].as_f64().unwrap() < c["base"].as_f64().unwrap());
+    let exported = &r["exported"];
+    assert_eq!(exported["ternarised"], false);
+    let inspect = tacit(&["model", "inspect", exported["folder"].as_str().unwrap()]);
+    assert!(inspect.status.success(), "{}", stderr(&inspect));
+    let plain = tacit(&["federate", "run", &config, "--out", &at("plain")]);
+    let text = stdout(&plain);
+    for word in [
+        "stages:",
+        "perplexity",
+        "agg. err",
+        "int8",
+        "residual",
+        "as served",
+    ] {
+        assert!(text.contains(word), "no {word} in {text}");
+    }
+    // The same seed gives the same model in another folder.
+    let again = report(&[
+        "federate",
+        "run",
+        &config,
+        "--json",
+        "--out",
+        &at("again"),
+        "--threads",
+        "1",
+    ]);
+    assert_eq!(hashes(&again), hashes(&r));
+    // Another configuration does not go on from this checkpoint.
+    let other = write_config(dir.path(), &text_of(CONFIG, "seed = 2\n"));
+    fails(
+        &tacit(&["federate", "run", &other, "--resume", "--out", &out]),
+        3,
+        &["another configuration"],
+    );
+}
+
+fn text_of(config: &str, head: &str) -> String {
+    format!("{head}{config}")
+}
+
+#[test]
+fn bad_configurations_are_refused_with_their_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |text: &str| {
+        let config = write_config(dir.path(), text);
+        tacit(&["federate", "run", &config])
+    };
+    fails(&with("rouds = 3"), 3, &["rouds", "docs/federated.md"]);
+    fails(&with("rounds = 0"), 2, &["rounds"]);
+    fails(
+        &with("[[stage]]\nkind = \"secure-sum\""),
+        2,
+        &["masked values need a bound"],
+    );
+    fails(
+        &tacit(&["federate", "run", "/nowhere.toml"]),
+        3,
+        &["/nowhere.toml"],
+    );
+    fails(&with("[base]\nmodel = \"/nowhere\""), 3, &["/nowhere"]);
+}
