@@ -119,7 +119,7 @@ fn a_partition_is_written_read_and_compared() {
         let text: String = (0..40)
             .map(|i| {
                 let other = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN".chars().nth(i).unwrap().to_string().repeat(i % 7 + 2);
-                format!("/// Returns the {word} of the {other} thing, if there is any.\nfn f{i}() {{}}\n\n")
+                format!("/// Returns the {word} of the {other} thing, if there is any, and otherwise says in plain words why there is none to be had.\nfn f{i}() {{}}\n\n")
             })
             .collect();
         std::fs::write(p.join("lib.rs"), text).unwrap();
@@ -137,13 +137,12 @@ fn a_partition_is_written_read_and_compared() {
         "--out",
         &parts,
     ]);
-    // 40 short documents each are below the default least size.
-    assert!(
-        written.status.success() || written.status.code() == Some(2),
-        "{}",
-        stderr(&written)
-    );
-    let dirichlet = tacit(&[
+    assert!(written.status.success(), "{}", stderr(&written));
+    let written: serde_json::Value = serde_json::from_str(&stdout(&written)).unwrap();
+    let clients = written["clients"].as_array().unwrap();
+    assert!(clients.len() == 3 && clients.iter().all(|c| c["documents"] == 40));
+    assert!(dir.path().join("parts/client-02.jsonl").is_file());
+    let too_many = tacit(&[
         "federate",
         "partition",
         "--from",
@@ -153,7 +152,7 @@ fn a_partition_is_written_read_and_compared() {
         "--out",
         &parts,
     ]);
-    fails(&dirichlet, 2, &["clients", "at most"]);
+    fails(&too_many, 2, &["clients", "at most"]);
 
     let text = CONFIG.replace("rounds = 6", "rounds = 2");
     let config = write_config(dir.path(), &text);

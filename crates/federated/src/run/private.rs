@@ -1,9 +1,8 @@
 //! A round that protects single examples: clipped gradients, distributed discrete Gaussian noise, secure sum, account.
 
 use crate::config::NoiseSettings;
-use crate::protection::privacy::{
-    Accounting, DistributedGaussian, Event, Ledger, Mechanism, Unit, calibrate,
-};
+use crate::protection::privacy::distributed::DistributedGaussian;
+use crate::protection::privacy::{Accounting, Event, Ledger, Mechanism, Unit, calibrate};
 use crate::{FederatedError, NamedTensors};
 
 /// The mechanism of a run, the same in all rounds.
