@@ -62,6 +62,8 @@ pub enum Command {
         #[command(subcommand)]
         command: crate::federate::args::FederateCommand,
     },
+    /// Videos of people: real or forged, and what is wrong with them
+    Inspect(crate::inspect::args::Inspect),
     /// Print the figures of BENCHMARKS.md
     Bench {
         /// What to measure.

@@ -5,6 +5,7 @@
 //!                 ├─► model    inspect, logits, calibrate
 //!                 ├─► train
 //!                 ├─► federate partition, run
+//!                 ├─► inspect  generate, priors
 //!                 └─► bench    bootstrap, presets, linear, agreement, engine
 //! ```
 //!
@@ -17,6 +18,7 @@ mod ask;
 mod bench;
 mod exit;
 mod federate;
+mod inspect;
 mod interrupt;
 mod memory;
 mod model;
@@ -86,6 +88,7 @@ fn run(cli: &Cli) -> Outcome {
         } => model::calibrate::run(args, global),
         Command::Train(args) => train::run(args, global),
         Command::Federate { command } => federate::run(command, global),
+        Command::Inspect(args) => inspect::run(args, global),
         Command::Bench {
             command: BenchCommand::Bootstrap(args),
         } => bench::bootstrap::run(args, global),

@@ -15,7 +15,10 @@ pub mod error;
 pub mod flow;
 pub mod generator;
 pub mod model;
+pub mod priors;
+pub mod provenance;
 pub mod report;
+pub mod video;
 
 pub use class::Class;
 pub use clip::{Clip, Frame, Plane};

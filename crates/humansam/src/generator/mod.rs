@@ -24,6 +24,7 @@
 mod anomaly;
 mod body;
 mod camera;
+mod demo;
 mod flesh;
 mod material;
 mod math;
@@ -33,15 +34,18 @@ mod performance;
 mod raster;
 mod render;
 mod rng;
+mod save;
 mod scene;
 mod sensor;
 mod skeleton;
 
 pub use camera::Framing;
+pub use demo::demo;
 pub use flesh::part;
 pub use motion::Action;
 pub use operator::Operator;
 pub use performance::sample;
+pub use save::{Encoding, SIDECAR_FORMAT, Sidecar, bounding_box, drawn_crf, read_sidecar, save};
 pub use scene::Setting;
 
 use serde::{Deserialize, Serialize};

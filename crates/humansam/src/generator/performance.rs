@@ -1,5 +1,9 @@
 //! From a [`Spec`] to a clip: draws everything, then plays it frame by frame.
 
+mod truth;
+
+use rayon::prelude::*;
+
 use super::anomaly::Anomaly;
 use super::body::{Body, Look, hsv};
 use super::camera::Camera;
@@ -8,11 +12,11 @@ use super::material::Expression;
 use super::math::{M3, V3, v3};
 use super::motion::{Action, Motion, PropPlace};
 use super::operator::Operator;
-use super::raster::{NOTHING, View};
+use super::raster::View;
 use super::render::{Picture, Shown, parts, picture};
 use super::rng::Rng;
 use super::scene::{Scene, Setting};
-use super::sensor::{Sensor, gaussian};
+use super::sensor::Sensor;
 use super::skeleton::{Joint, Pose, Skeleton, bone};
 use super::{AnomalyRecord, Rendered, SceneRecord, Spec};
 use crate::class::Class;
@@ -53,20 +57,18 @@ pub fn sample(spec: &Spec) -> Result<Rendered> {
         flow: Vec::new(),
         mask: Vec::new(),
     };
-    for frame in 0..spec.frames {
-        let (pixels, shot, raw) = take.frame(spec, frame);
-        rendered.clip.frames.push(pixels);
-        if spec.maps {
-            rendered.mask.push(take.mask(spec, frame, &shot, &raw));
-            if frame + 1 < spec.frames {
-                rendered.flow.push(take.flow(spec, frame, &shot, &raw));
-            }
-            rendered.depth.push(Plane {
-                width: spec.width,
-                height: spec.height,
-                data: raw.depth,
-            });
-            rendered.parts.push(raw.part);
+    // Frames do not depend on each other, so the order in which threads make them does not matter.
+    let made: Vec<Made> = (0..spec.frames)
+        .into_par_iter()
+        .map(|frame| take.made(spec, frame))
+        .collect();
+    for made in made {
+        rendered.clip.frames.push(made.pixels);
+        if let Some(maps) = made.maps {
+            rendered.depth.push(maps.depth);
+            rendered.parts.push(maps.parts);
+            rendered.mask.push(maps.mask);
+            rendered.flow.extend(maps.flow);
         }
     }
     Ok(rendered)
@@ -147,7 +149,35 @@ struct Shot {
     opacity: f32,
 }
 
+/// One frame with what is known of it.
+struct Made {
+    pixels: Frame,
+    maps: Option<Maps>,
+}
+
+struct Maps {
+    depth: Plane,
+    parts: Vec<u8>,
+    mask: Plane,
+    flow: Option<Flow>,
+}
+
 impl Take {
+    fn made(&self, spec: &Spec, frame: usize) -> Made {
+        let (pixels, shot, raw) = self.frame(spec, frame);
+        let maps = spec.maps.then(|| Maps {
+            mask: self.mask(spec, frame, &shot, &raw),
+            flow: (frame + 1 < spec.frames).then(|| self.flow(spec, frame, &shot, &raw)),
+            depth: Plane {
+                width: spec.width,
+                height: spec.height,
+                data: raw.depth,
+            },
+            parts: raw.part,
+        });
+        Made { pixels, maps }
+    }
+
     fn draw(spec: &Spec) -> Take {
         let seed = spec.seed;
         let mut rng = Rng::named(seed, "body");
@@ -398,156 +428,12 @@ impl Take {
         let shadow = (spec.height.max(spec.width) * s).clamp(160, 640);
         let mut raw = picture(&shown, &shot.view, s, shadow);
         if let Some(a) = anomaly {
-            spoil_picture(a, &mut raw, spec.width, spec.height, t);
+            truth::spoil_picture(a, &mut raw, spec.width, spec.height, t);
         }
         let pixels = self
             .sensor
             .develop(&raw.linear, spec.width, spec.height, frame, t);
         (pixels, shot, raw)
-    }
-
-    /// 1 where something is wrong.
-    fn mask(&self, spec: &Spec, frame: usize, shot: &Shot, raw: &Picture) -> Plane {
-        let mut mask = Plane::filled(spec.width, spec.height, 0.0);
-        let Some(a) = &self.anomaly else {
-            return mask;
-        };
-        if !a.active(self.time(frame)) {
-            return mask;
-        }
-        for (m, &p) in mask.data.iter_mut().zip(&raw.part) {
-            *m = f32::from(u8::from(a.affects(p)));
-        }
-        if a.hides() {
-            // What should be there and is not: the same flesh with nothing hidden.
-            let view = self.camera.view(
-                spec.width,
-                spec.height,
-                self.motion.path(&self.body, self.time(frame)),
-                self.time(frame),
-            );
-            for (m, p) in mask.data.iter_mut().zip(parts(&shot.prims, &view)) {
-                if a.affects(p) {
-                    *m = 1.0;
-                }
-            }
-        }
-        if a.operator == Operator::ColourBleed {
-            mask = grown(&mask, (0.04 * spec.height as f32) as usize);
-        }
-        mask
-    }
-
-    /// True motion to the next frame, from bones and cameras of both.
-    fn flow(&self, spec: &Spec, frame: usize, shot: &Shot, raw: &Picture) -> Flow {
-        let s = spec.supersample;
-        let next = self.shot(
-            self.anomaly.as_ref(),
-            frame + 1,
-            frame,
-            spec.width * s,
-            spec.height * s,
-        );
-        let mut flow = Flow::still(spec.width, spec.height);
-        let middle = (s / 2) as f32 + 0.5;
-        for y in 0..spec.height {
-            for x in 0..spec.width {
-                let i = y * spec.width + x;
-                let (px, py) = ((x * s) as f32 + middle, (y * s) as f32 + middle);
-                let (o, d) = shot.view.ray(px, py);
-                let p = o + d * raw.depth[i];
-                let moved = match raw.id[i] {
-                    NOTHING => p,
-                    id => {
-                        let (a, b) = (&shot.prims[id as usize], next.prims.get(id as usize));
-                        let q = p - a.joint.origin;
-                        let local = v3(
-                            q.dot(a.joint.axes.x),
-                            q.dot(a.joint.axes.y),
-                            q.dot(a.joint.axes.z),
-                        );
-                        b.map_or(p, |b| b.joint.point(local))
-                    }
-                };
-                let (nx, ny, _) = next.view.project(moved);
-                flow.u.data[i] = (nx - px) / s as f32;
-                flow.v.data[i] = (ny - py) / s as f32;
-            }
-        }
-        flow
-    }
-}
-
-/// Every pixel within `r` (in each direction) of a set one is set.
-fn grown(mask: &Plane, r: usize) -> Plane {
-    let (w, h) = (mask.width, mask.height);
-    let mut wide = vec![0f32; w * h];
-    for y in 0..h {
-        for x in 0..w {
-            wide[y * w + x] = (x.saturating_sub(r)..(x + r + 1).min(w))
-                .map(|i| mask.at(i, y))
-                .fold(0.0, f32::max);
-        }
-    }
-    let mut out = Plane::filled(w, h, 0.0);
-    for y in 0..h {
-        for x in 0..w {
-            out.data[y * w + x] = (y.saturating_sub(r)..(y + r + 1).min(h))
-                .map(|j| wide[j * w + x])
-                .fold(0.0, f32::max);
-        }
-    }
-    out
-}
-
-/// Operators on the picture itself, in linear light, before the sensor.
-fn spoil_picture(a: &Anomaly, raw: &mut Picture, width: usize, height: usize, t: f32) {
-    let sigma = a.blur(t) * height as f32;
-    if sigma > 0.0 {
-        let soft = gaussian(&raw.linear, width, height, sigma);
-        for ((sharp, soft), &p) in raw.linear.iter_mut().zip(soft).zip(&raw.part) {
-            if a.blurs(p) {
-                *sharp = soft;
-            }
-        }
-    }
-    let (share, reach) = a.bleed(t);
-    if share > 0.0 {
-        let grey = |c: V3| c.dot(v3(0.2126, 0.7152, 0.0722));
-        // The person's colours, spread: a blurred sum over the person, divided by a blurred count.
-        let person: Vec<V3> = raw
-            .linear
-            .iter()
-            .zip(&raw.part)
-            .map(|(&c, &p)| if part::is_person(p) { c } else { V3::ZERO })
-            .collect();
-        let count: Vec<V3> = raw
-            .part
-            .iter()
-            .map(|&p| {
-                if part::is_person(p) {
-                    v3(1.0, 1.0, 1.0)
-                } else {
-                    V3::ZERO
-                }
-            })
-            .collect();
-        let sigma = reach * height as f32;
-        let (colour, count) = (
-            gaussian(&person, width, height, sigma),
-            gaussian(&count, width, height, sigma),
-        );
-        for i in 0..colour.len() {
-            let near = count[i].x;
-            if near < 0.02 {
-                continue;
-            }
-            let spread = colour[i] * (1.0 / near);
-            // Chroma of the spread colour at the pixel's own brightness.
-            let tinted = spread * (grey(raw.linear[i]) / grey(spread).max(1e-3));
-            let k = share * (near * 2.0).min(1.0);
-            raw.linear[i] = raw.linear[i].lerp(tinted, k);
-        }
     }
 }
 

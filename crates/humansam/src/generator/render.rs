@@ -149,6 +149,30 @@ impl Shadow {
         let (x, y, z) = self.view.project(p + normal * 0.018);
         let size = self.view.width;
         let step = (self.softness * size as f32 / (2.0 * SHADOW_HALF) / 1.5).max(1.0);
+        let at = |fx: f32, fy: f32| {
+            if fx < 0.0 || fy < 0.0 || fx >= size as f32 || fy >= size as f32 {
+                1.0
+            } else {
+                // Contact hardens: the comparison fades over a few centimetres.
+                smoothstep(
+                    -0.06,
+                    -0.01,
+                    self.depth[fy as usize * size + fx as usize] - z,
+                )
+            }
+        };
+        // Far from any edge the corners of the window agree, and so does all between them.
+        let r = 2.0 * step;
+        let corners = [
+            at(x, y),
+            at(x - r, y - r),
+            at(x + r, y - r),
+            at(x - r, y + r),
+            at(x + r, y + r),
+        ];
+        if corners.iter().all(|&c| c == corners[0]) {
+            return corners[0];
+        }
         let mut sum = 0.0;
         let mut total = 0.0;
         for j in -2i32..=2 {
@@ -156,13 +180,7 @@ impl Shadow {
                 let (fx, fy) = (x + i as f32 * step, y + j as f32 * step);
                 let w = (3 - i.abs()) as f32 * (3 - j.abs()) as f32;
                 total += w;
-                if fx < 0.0 || fy < 0.0 || fx >= size as f32 || fy >= size as f32 {
-                    sum += w;
-                    continue;
-                }
-                let d = self.depth[fy as usize * size + fx as usize];
-                // Contact hardens: the comparison fades over a few centimetres.
-                sum += w * smoothstep(-0.06, -0.01, d - z);
+                sum += w * at(fx, fy);
             }
         }
         sum / total
