@@ -180,6 +180,7 @@ fn refine(a: &Plane, b: &Plane, mut flow: Flow) -> Flow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generator::{self, Action, Framing, Setting, Spec};
 
     #[test]
     fn a_shift_is_found() {
@@ -203,5 +204,37 @@ mod tests {
         };
         let error = flow.end_point_error(&truth, inside);
         assert!(error < 0.15, "{error}");
+    }
+
+    #[test]
+    fn generated_motion_is_found() {
+        let (mut found, mut none, mut moving, mut moving_none) = (0.0, 0.0, 0.0, 0.0);
+        let n = 6;
+        for seed in 0..n {
+            let spec = Spec {
+                action: Some([Action::Walk, Action::Wave, Action::Dance][seed as usize % 3]),
+                setting: Some([Setting::Room, Setting::Street][seed as usize % 2]),
+                framing: Some(Framing::Medium),
+                width: 96,
+                height: 96,
+                frames: 2,
+                fps: Some(24.0),
+                nuisance: 0.5,
+                maps: true,
+                ..Spec::new(40 + seed)
+            };
+            let r = generator::sample(&spec).unwrap();
+            let flow = estimate(&r.clip.frames[0], &r.clip.frames[1]);
+            let still = Flow::still(96, 96);
+            let person = |i: usize| generator::part::is_person(r.parts[0][i]);
+            found += flow.end_point_error(&r.flow[0], |_| true) / n as f64;
+            none += still.end_point_error(&r.flow[0], |_| true) / n as f64;
+            moving += flow.end_point_error(&r.flow[0], person) / n as f64;
+            moving_none += still.end_point_error(&r.flow[0], person) / n as f64;
+        }
+        println!(
+            "end-point error: all pixels {found:.3} (no motion {none:.3}), person {moving:.3} (no motion {moving_none:.3})"
+        );
+        assert!(moving < 0.8 * moving_none, "{moving} against {moving_none}");
     }
 }

@@ -27,7 +27,7 @@
 //!  spatial_t = y_t + h_t + o_t                   spatial = median_t spatial_t
 //! ```
 //!
-//! These are weak signals; what they are worth on generated pairs has not been measured yet.
+//! These are weak signals. What they are worth on generated pairs stands in `docs/humansam-priors.md`.
 
 pub mod baselines;
 pub mod subject;
@@ -465,6 +465,48 @@ pub(crate) fn median(v: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Class;
+    use crate::generator::{self, Spec};
+
+    /// Share of counterfactual pairs in which the forged clip scores higher under the prior of its class.
+    fn share(class: Class, pairs: u64) -> f64 {
+        let higher: u64 = (0..pairs)
+            .into_par_iter()
+            .map(|seed| {
+                let spec = Spec {
+                    class,
+                    width: 64,
+                    height: 64,
+                    frames: 14,
+                    fps: Some(12.0),
+                    supersample: 1,
+                    severity: Some(0.9),
+                    ..Spec::new(900 + seed)
+                };
+                let score = |spec: &Spec| {
+                    measure(&generator::sample(spec).unwrap().clip).scores()[class.label()]
+                };
+                u64::from(score(&spec) > score(&spec.twin()))
+            })
+            .sum();
+        higher as f64 / pairs as f64
+    }
+
+    #[test]
+    fn motion_is_worse_for_forged_motion() {
+        let pairs = 14;
+        for class in Class::FORGED {
+            println!(
+                "{class}: higher than its real twin in {:.0} % of {pairs} pairs",
+                100.0 * share(class, pairs)
+            );
+        }
+        let share = share(Class::Motion, pairs);
+        assert!(
+            share >= 0.6,
+            "{share} of {pairs} pairs, at least 0.6 expected"
+        );
+    }
 
     #[test]
     fn clips_of_any_length_and_size_are_measured() {

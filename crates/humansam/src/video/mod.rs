@@ -16,6 +16,8 @@
 //! # Ok::<(), tacit_humansam::HumansamError>(())
 //! ```
 
+#[cfg(test)]
+mod file_tests;
 mod gif;
 mod pictures;
 mod process;
