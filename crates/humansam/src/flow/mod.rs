@@ -160,15 +160,16 @@ fn refine(a: &Plane, b: &Plane, mut flow: Flow) -> Flow {
         for s in &mut sums {
             box_sum(s, w, h, RADIUS);
         }
-        for i in 0..n {
-            let (xx, xy, yy) = (sums[0][i] + HOLD, sums[1][i], sums[2][i] + HOLD);
+        for (i, (u, v)) in flow.u.data.iter_mut().zip(&mut flow.v.data).enumerate() {
+            let [xx, xy, yy, xd, yd] = [0, 1, 2, 3, 4].map(|k| sums[k][i]);
+            let (xx, yy) = (xx + HOLD, yy + HOLD);
             let det = xx * yy - xy * xy;
             if det > 1e-12 {
-                let du = -(yy * sums[3][i] - xy * sums[4][i]) / det;
-                let dv = -(xx * sums[4][i] - xy * sums[3][i]) / det;
+                let du = -(yy * xd - xy * yd) / det;
+                let dv = -(xx * yd - xy * xd) / det;
                 let shrink = 1.0 / du.hypot(dv).max(1.0);
-                flow.u.data[i] += du * shrink;
-                flow.v.data[i] += dv * shrink;
+                *u += du * shrink;
+                *v += dv * shrink;
             }
         }
         flow.u = median3(&flow.u);

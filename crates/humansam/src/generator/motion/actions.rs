@@ -18,8 +18,7 @@ impl Motion {
         let mut at = self.path_point(s);
         let bob = 0.017 * body.height / 1.7;
         at.y = body.hip_height * 0.965 - bob * (2.0 * TURN * (gait + 0.05)).cos();
-        for side in 0..2 {
-            let sgn = SIDES[side];
+        for (side, sgn) in SIDES.into_iter().enumerate() {
             let p = gait + 0.5 * side as f32;
             let k = p.floor();
             let f = p - k;
@@ -66,8 +65,7 @@ impl Motion {
         pose.spine = v3(0.03, 0.08 * c, -0.03 * (TURN * (gait - 0.1)).sin());
         pose.chest.y += 0.12 * c;
         pose.neck.y -= 0.09 * c;
-        for side in 0..2 {
-            let sgn = SIDES[side];
+        for (side, sgn) in SIDES.into_iter().enumerate() {
             let swing = -0.42 * self.size * sgn * c;
             pose.arms[side].goal = ArmGoal::Angles {
                 swing: swing + 0.02,
@@ -177,8 +175,7 @@ impl Motion {
         pose.spine.x += 0.35 * mid;
         pose.chest.x += 0.15 * mid + 0.04 * down;
         pose.neck.x -= 0.3 * mid;
-        for side in 0..2 {
-            let s = SIDES[side];
+        for (side, s) in SIDES.into_iter().enumerate() {
             pose.legs[side].ankle = turn * v3(s * (body.hip_half + 0.05), body.ankle, 0.10);
             // Hands come to rest on the thighs, above the knees.
             let thigh = turn
@@ -259,8 +256,7 @@ impl Motion {
         let side_step = 0.15 * self.size;
         // Weight moves to where a foot stands; each foot is in the air while the weight is on the other side.
         let weight = smoothstep(-0.8, 0.8, s1) * 2.0 - 1.0;
-        for side in 0..2 {
-            let s = SIDES[side];
+        for (side, s) in SIDES.into_iter().enumerate() {
             let p = (b + if side == 0 { 0.0 } else { 0.5 }).rem_euclid(1.0);
             // Lifted while p is in (0.5, 1): goes out to its side and back by tapping.
             let air = if p > 0.5 {
@@ -285,8 +281,7 @@ impl Motion {
         pose.head.z += 0.12 * s1;
         pose.head.x += 0.06 * s2;
         let open = 0.5 + 0.5 * (TURN * b * 0.25 + self.mood * TURN).sin();
-        for side in 0..2 {
-            let s = SIDES[side];
+        for (side, s) in SIDES.into_iter().enumerate() {
             pose.arms[side] = Arm {
                 goal: ArmGoal::Reach {
                     target: v3(
@@ -349,8 +344,7 @@ impl Motion {
         pose.spine.x += 0.35 * down;
         pose.chest.x += 0.06 * down;
         pose.neck.x -= 0.45 * down;
-        for side in 0..2 {
-            let s = SIDES[side];
+        for (side, s) in SIDES.into_iter().enumerate() {
             pose.legs[side].ankle = turn * v3(s * (body.hip_half + 0.08), body.ankle, 0.0);
             pose.legs[side].heading = self.heading + s * 0.35;
             pose.arms[side].goal = ArmGoal::Angles {
