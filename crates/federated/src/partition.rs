@@ -433,7 +433,7 @@ pub fn write(folder: &Path, clients: &[ClientText]) -> Result<(), FederatedError
     write_atomically(&folder.join("partition.json"), text.as_bytes())
 }
 
-/// Reads a partition that [`write`] wrote.
+/// Reads a partition that [`write()`] wrote.
 ///
 /// # Errors
 /// [`FederatedError::Io`] and [`FederatedError::Format`].
