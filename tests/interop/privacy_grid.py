@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Makes crates/federated/tests/data/privacy_grid.csv: epsilon of Google's dp-accounting over 200 settings.
 
-    python3 -m venv /tmp/dp && /tmp/dp/bin/pip install dp-accounting==0.6.0
-    /tmp/dp/bin/python tests/interop/privacy_grid.py > crates/federated/tests/data/privacy_grid.csv
+    python3 -m venv venv && venv/bin/pip install dp-accounting==0.6.0
+    venv/bin/python tests/interop/privacy_grid.py > crates/federated/tests/data/privacy_grid.csv
 
 With --check FILE it recomputes every 20th row and fails if one is off by more than 0.1 %.
 

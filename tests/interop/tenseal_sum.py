@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The anchor of encrypted aggregation: TenSEAL as NVIDIA FLARE uses it (CKKS vectors, N = 8192, primes of 60, 40 and 40 bits, scale 2^40).
 
-    python3 -m venv /tmp/tenseal && /tmp/tenseal/bin/pip install tenseal==0.3.18
-    /tmp/tenseal/bin/python tests/interop/tenseal_sum.py [threads]
+    python3 -m venv venv && venv/bin/pip install tenseal==0.3.18
+    venv/bin/python tests/interop/tenseal_sum.py [threads]
 
 Beside it: RAYON_NUM_THREADS=1 cargo run --release -p tacit-federated --example encrypted_sum
 """

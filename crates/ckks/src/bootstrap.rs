@@ -61,8 +61,8 @@ pub struct BootstrapOptions {
     pub eval_mod: EvalModParameters,
 }
 
-/// Baby steps of a CoeffsToSlots factor: half of what is fastest. At the top of the chain a key is 108 MiB, and 8 fewer for each of two
-/// factors cost a twentieth of the bootstrapping time.
+/// Baby steps of a CoeffsToSlots factor: half of what [`LinearMapOptions`] would pick for 63 diagonals. At the top of the chain a key is
+/// 108 MiB; for each of two factors 8 keys and 8 hoisted rotations go, 4 full rotations come.
 const CTS_BABY_STEPS: usize = 8;
 
 impl BootstrapOptions {
@@ -542,8 +542,7 @@ impl Bootstrapper {
         keys: &EvaluationKeys,
         encapsulation: &EncapsulationKeys,
     ) -> Result<Ciphertext, CkksError> {
-        let coefficients = self.slots_to_coeffs(evaluator, ct, 1.0, keys)?;
-        let sparse = self.encapsulate(evaluator, &coefficients, encapsulation)?;
+        let sparse = self.encapsulated_coeffs(evaluator, ct, keys, encapsulation)?;
         if let Some(packing) = &self.packing {
             return self.refresh_packed(evaluator, &sparse, packing, keys, encapsulation);
         }
@@ -565,11 +564,22 @@ impl Bootstrapper {
         keys: &EvaluationKeys,
         encapsulation: &EncapsulationKeys,
     ) -> Result<Ciphertext, CkksError> {
-        let coefficients = self.slots_to_coeffs(evaluator, ct, 1.0, keys)?;
-        let sparse = self.encapsulate(evaluator, &coefficients, encapsulation)?;
+        let sparse = self.encapsulated_coeffs(evaluator, ct, keys, encapsulation)?;
         Ok(self
             .refresh(evaluator, &sparse, false, keys, encapsulation)?
             .0)
+    }
+
+    /// The first half of the bootstrapping: coefficients at level 0 under the ephemeral secret.
+    fn encapsulated_coeffs(
+        &self,
+        evaluator: &Evaluator,
+        ct: &Ciphertext,
+        keys: &EvaluationKeys,
+        encapsulation: &EncapsulationKeys,
+    ) -> Result<Ciphertext, CkksError> {
+        let coefficients = self.slots_to_coeffs(evaluator, ct, 1.0, keys)?;
+        self.encapsulate(evaluator, &coefficients, encapsulation)
     }
 
     /// Sparse complex vectors: both parts in one EvalMod.

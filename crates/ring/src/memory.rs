@@ -15,11 +15,8 @@ use std::{
 /// Alignment of every buffer: one cache line, one vector register.
 const ALIGNMENT: usize = 64;
 
-/// Size of a huge page, and of the smallest buffer that gets its own mapping.
+/// Size of a huge page, and of the smallest buffer that gets its own mapping; mappings are multiples of it.
 const LARGE: usize = 2 << 20;
-
-/// Large buffers come in multiples of this many bytes.
-const GRAIN: usize = 2 << 20;
 
 /// Bytes of freed large buffers that are kept.
 const KEPT: usize = 1536 << 20;
@@ -119,7 +116,7 @@ impl AlignedWords {
         let layout = Self::layout(len);
         if layout.size() >= LARGE
             && let Some((start, bytes, fresh)) =
-                mapping::take(layout.size().next_multiple_of(GRAIN))
+                mapping::take(layout.size().next_multiple_of(LARGE))
         {
             return (
                 Self {
