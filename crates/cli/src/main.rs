@@ -4,7 +4,7 @@
 //!   args ──► main ──► ask      client and server in one process, sharing only messages
 //!                 ├─► model    inspect, logits, calibrate
 //!                 ├─► train
-//!                 ├─► federate partition, run
+//!                 ├─► federate partition, run, coordinate, node, audit, forget, watermark
 //!                 ├─► inspect  generate, priors
 //!                 └─► bench    bootstrap, presets, linear, agreement, engine
 //! ```

@@ -231,3 +231,158 @@ fn bad_configurations_are_refused_with_their_reason() {
     );
     fails(&with("[base]\nmodel = \"/nowhere\""), 3, &["/nowhere"]);
 }
+
+#[test]
+fn a_client_is_forgotten_with_a_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = CONFIG.replace("rounds = 6", "rounds = 2\nhistory = true");
+    let config = write_config(dir.path(), &text);
+    let out = dir.path().join("run").display().to_string();
+    let early = tacit(&["federate", "forget", "1", &config, "--out", &out]);
+    fails(&early, 3, &["history = true"]);
+    report(&["federate", "run", &config, "--json", "--out", &out]);
+    let f = report(&["federate", "forget", "1", &config, "--json", "--out", &out]);
+    assert_eq!(f["certificate"]["removal"]["kind"], "replay");
+    assert_eq!(f["certificate"]["distance"], 0.0);
+    assert_eq!(f["replayed"], 2);
+    assert_eq!(f["after"], f["retrained"]);
+    assert!(
+        f["after"]["on_forgotten"].as_f64().unwrap()
+            > f["before"]["on_forgotten"].as_f64().unwrap()
+    );
+    let folder = dir.path().join("run/forgotten-1");
+    assert!(
+        folder.join("certificate.json").is_file() && folder.join("model/config.json").is_file()
+    );
+    let plain = tacit(&["federate", "forget", "0", &config, "--out", &out]);
+    let shown = stdout(&plain);
+    for word in ["replayed", "membership AUC", "the same bits", "certificate"] {
+        assert!(shown.contains(word), "no {word} in {shown}");
+    }
+    let subtract = [
+        "federate", "forget", "1", &config, "--out", &out, "--way", "subtract",
+    ];
+    fails(&tacit(&subtract), 2, &["--way replay"]);
+    fails(
+        &tacit(&["federate", "forget", "7", &config, "--out", &out]),
+        2,
+        &["client"],
+    );
+}
+
+#[test]
+fn a_marked_model_is_traced_to_its_recipient_also_after_more_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (key, copy) = (at("owner.key"), at("copy"));
+    let embed = |recipient: &str, out: &str| {
+        report(&[
+            "federate",
+            "watermark",
+            "embed",
+            "--json",
+            "--secret",
+            &key,
+            "--recipient",
+            recipient,
+            "--out",
+            out,
+        ])
+    };
+    let made = embed("hospital A", &copy);
+    assert_eq!(made["new_secret"], true);
+    let share = made["changed_trits"].as_f64().unwrap() / made["weights"].as_f64().unwrap();
+    assert!(share > 0.001 && share < 0.06, "{share}");
+    let verify = |model: &str, stress: bool| -> Vec<serde_json::Value> {
+        let mut args = vec![
+            "federate",
+            "watermark",
+            "verify",
+            "--json",
+            "--model",
+            model,
+            "--secret",
+            &key,
+            "--recipient",
+            "hospital A",
+            "--recipient",
+            "hospital B",
+        ];
+        if stress {
+            args.push("--stress");
+        }
+        report(&args).as_array().unwrap().clone()
+    };
+    for f in verify(&copy, true) {
+        assert_eq!(f["found"], f["recipient"] == "hospital A", "{f}");
+    }
+    // The marked copy is tuned further by a federation; its export still shows whose copy it was.
+    let text = format!(
+        "rounds = 2\n[base]\nmodel = {copy:?}\n[data]\nclients = 3\ngrammar = {{ documents = 30 }}\n[train]\nsteps = 3\nbatch = 4\nlr = 4e-3\n"
+    );
+    let config = write_config(dir.path(), &text);
+    report(&["federate", "run", &config, "--json", "--out", &at("tuned")]);
+    let tuned = verify(&at("tuned/model"), false);
+    assert_eq!(tuned[0]["found"], true, "{tuned:?}");
+    assert_eq!(tuned[1]["found"], false, "{tuned:?}");
+    fails(
+        &tacit(&[
+            "federate",
+            "watermark",
+            "verify",
+            "--model",
+            &copy,
+            "--secret",
+            &config,
+            "--recipient",
+            "x",
+        ]),
+        3,
+        &["64 hexadecimal digits"],
+    );
+}
+
+#[test]
+fn an_audit_measures_with_and_without_protection() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "{}[[stage]]\nkind = \"noise\"\nepsilon = 4\nclip = 0.5\nexamples = 8\n[[stage]]\nkind = \"secure-sum\"\n",
+        CONFIG
+            .replace("combine = \"residual\"\n", "")
+            .replace("rounds = 6", "rounds = 3")
+            .split("[[stage]]")
+            .next()
+            .unwrap()
+    );
+    let config = write_config(dir.path(), &text);
+    let attacks = [
+        "--attack",
+        "inversion",
+        "--attack",
+        "memorisation",
+        "--attack",
+        "aggregator",
+    ];
+    let mut args = vec!["federate", "audit", &config, "--json"];
+    args.extend(attacks);
+    let r = report(&args);
+    let rows = r["inversion"].as_array().unwrap();
+    assert_eq!(rows.len(), 18);
+    assert!(rows.iter().all(|x| x["recovered"].as_f64().unwrap() <= 1.0));
+    assert!(r["memorisation"]["defended"]["epsilon"].as_f64().unwrap() <= 4.0);
+    assert!(r["memorisation"]["undefended"]["epsilon"].is_null());
+    assert_eq!(r["aggregator"]["shares_when_told_two_lists"], 0);
+    assert!(r["rules"].is_null());
+    let mut args = vec!["federate", "audit", &config];
+    args.extend(attacks);
+    let shown = stdout(&tacit(&args));
+    for word in ["recovered", "canary bits", "defended", "two lists"] {
+        assert!(shown.contains(word), "no {word} in {shown}");
+    }
+    let bare = write_config(dir.path(), CONFIG.split("[[stage]]").next().unwrap());
+    fails(
+        &tacit(&["federate", "audit", &bare, "--attack", "memorisation"]),
+        2,
+        &["protects"],
+    );
+}

@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::FederatedError;
-use crate::compress::{Codec, Values};
+use crate::compress::Codec;
 use crate::data::Sequences;
 use crate::local::LocalOptions;
 use crate::lora::Combine;
 use crate::partition::PartitionOptions;
 use crate::protection::robust;
 use crate::rules::Rule;
+pub use crate::stage::{NoiseSettings, Stage};
 use crate::tuner::{Kind, Method};
 
 /// Where the network comes from. At most one is given; without any, the shipped model.
@@ -112,106 +113,6 @@ pub struct Data {
     pub validation_limit: usize,
 }
 
-/// One step on an update's way from client to aggregate, in the order of the file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Stage {
-    /// Scales an update down to this norm.
-    Clip {
-        /// Largest Euclidean norm.
-        norm: f64,
-    },
-    /// Sends only the largest values; what is left out is kept for the next round.
-    TopK {
-        /// Share of the values.
-        share: f64,
-    },
-    /// Sends fewer bits; the error is kept for the next round.
-    Quantise {
-        /// How values are written.
-        values: Values,
-    },
-    /// Secure aggregation: the coordinator sees only the sum. All clients weigh the same.
-    SecureSum {
-        /// Bits of a masked value.
-        #[serde(default = "default_bits")]
-        bits: u32,
-    },
-    /// Differential privacy for single examples (sequences): every client sends the sum of its examples' clipped gradients with its part of
-    /// discrete Gaussian noise, under the secure sum. A round is then one step of gradient descent; `train.steps` and `train.batch` do not
-    /// count. The run is refused if it would exceed its budget.
-    Noise {
-        /// Budget: epsilon after all rounds.
-        epsilon: f64,
-        /// Budget: delta.
-        #[serde(default = "default_delta")]
-        delta: f64,
-        /// Largest norm of one example's gradient.
-        clip: f64,
-        /// Examples of a client that take part, in every round the same; clients with fewer are refused.
-        examples: usize,
-    },
-    /// A robust rule in place of the average.
-    Robust {
-        /// The rule.
-        rule: robust::Rule,
-    },
-}
-
-fn default_delta() -> f64 {
-    1e-5
-}
-
-fn default_bits() -> u32 {
-    24
-}
-
-impl Stage {
-    /// Its name in configuration files.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Clip { .. } => "clip",
-            Self::TopK { .. } => "top-k",
-            Self::Quantise { .. } => "quantise",
-            Self::SecureSum { .. } => "secure-sum",
-            Self::Noise { .. } => "noise",
-            Self::Robust { .. } => "robust",
-        }
-    }
-
-    /// One line for people.
-    pub fn describe(&self) -> String {
-        match self {
-            Self::Clip { norm } => format!("clip to norm {norm}"),
-            Self::TopK { share } => format!("largest {:.3} % of values, rest kept", 100.0 * share),
-            Self::Quantise { values } => format!("{values:?} values, error kept").to_lowercase(),
-            Self::SecureSum { bits } => format!("secure sum modulo 2^{bits}"),
-            Self::Noise {
-                epsilon,
-                delta,
-                clip,
-                examples,
-            } => format!(
-                "gradients of {examples} examples clipped to {clip} each, discrete Gaussian noise for epsilon {epsilon} at delta {delta:e}"
-            ),
-            Self::Robust { rule } => format!("robust rule {}", rule.name()),
-        }
-    }
-}
-
-/// The settings of a [`Stage::Noise`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct NoiseSettings {
-    /// Budget: epsilon after all rounds.
-    pub epsilon: f64,
-    /// Budget: delta.
-    pub delta: f64,
-    /// Largest norm of one example's gradient.
-    pub clip: f64,
-    /// Examples of each client.
-    pub examples: usize,
-}
-
 /// A run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -224,6 +125,11 @@ pub struct RunConfig {
     pub clients_per_round: usize,
     /// Folder of the run: checkpoint, log and exported model.
     pub out: PathBuf,
+    /// Keep what forgetting a client needs: the signed ledger, the state before each round, and contributions that the coordinator sees.
+    pub history: bool,
+    /// The clients' Ed25519 keys in hexadecimal digits, client 0 first: whom a node believes in a secure sum between machines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roster: Vec<String>,
     /// How adapters are brought together.
     pub combine: Combine,
     /// The network.
@@ -248,6 +154,8 @@ impl Default for RunConfig {
             rounds: 10,
             clients_per_round: 0,
             out: PathBuf::from("federated-run"),
+            history: false,
+            roster: Vec::new(),
             combine: Combine::Average,
             base: Base::default(),
             data: Data {
@@ -349,14 +257,41 @@ impl RunConfig {
                 delta,
                 clip,
                 examples,
+                rate,
             } => Some(NoiseSettings {
                 epsilon,
                 delta,
                 clip,
                 examples,
+                rate,
             }),
             _ => None,
         })
+    }
+
+    /// Whether a stage encrypts updates under the clients' key.
+    pub fn encrypted(&self) -> bool {
+        self.stages.contains(&Stage::EncryptedSum {})
+    }
+
+    /// Whether the coordinator sees only sums of updates.
+    pub fn hides_updates(&self) -> bool {
+        self.encrypted() || self.secure_bits().is_some()
+    }
+
+    /// Whether a stage signs payloads.
+    pub fn signed(&self) -> bool {
+        self.stages.contains(&Stage::Signed {})
+    }
+
+    /// The same run without its protecting stages, for an audit: with noise the server's rule goes too, since it belongs to noisy gradients.
+    pub fn unprotected(&self) -> Self {
+        let mut c = self.clone();
+        if c.noise().is_some() {
+            c.rule = Rule::FedAvg {};
+        }
+        c.stages.retain(|s| !s.protects());
+        c
     }
 
     /// The robust rule, if there is one.
@@ -434,128 +369,7 @@ impl RunConfig {
                 "a server rule would move the adapter away from what was merged",
             );
         }
-        self.check_stages()
-    }
-
-    fn check_stages(&self) -> Result<(), FederatedError> {
-        let bad = |setting: String, expected: &str, found: String, remedy: &str| {
-            Err(FederatedError::setting(setting, expected, found, remedy))
-        };
-        for (i, s) in self.stages.iter().enumerate() {
-            if self.stages[..i].iter().any(|t| t.name() == s.name()) {
-                return bad(
-                    format!("stage {i}"),
-                    "each kind once",
-                    format!("{} again", s.name()),
-                    "remove one",
-                );
-            }
-            match s {
-                Stage::Clip { norm } if !(*norm > 0.0 && norm.is_finite()) => {
-                    return bad(
-                        format!("stage {i} (clip).norm"),
-                        "a positive number",
-                        norm.to_string(),
-                        "1 is usual",
-                    );
-                }
-                Stage::TopK { share } if !(*share > 0.0 && *share <= 1.0) => {
-                    return bad(
-                        format!("stage {i} (top-k).share"),
-                        "above 0, at most 1",
-                        share.to_string(),
-                        "0.1 is usual",
-                    );
-                }
-                Stage::Robust { rule } => {
-                    let n = if self.clients_per_round == 0 {
-                        self.clients()
-                    } else {
-                        self.clients_per_round
-                    };
-                    if self.data.partition.is_none() {
-                        rule.check(n)?;
-                    }
-                }
-                _ => {}
-            }
-        }
-        let name = |n: &str| self.stages.iter().position(|s| s.name() == n);
-        if let Some(i) = name("secure-sum") {
-            let setting = format!("stage {i} (secure-sum)");
-            if self.combine != Combine::Average {
-                return bad(
-                    setting,
-                    "combine = \"average\"",
-                    format!("{:?}", self.combine).to_lowercase(),
-                    "the other rules need every client's factors, which a secure sum hides",
-                );
-            }
-            if name("clip").or(name("noise")).is_none_or(|c| c > i) {
-                return bad(
-                    setting,
-                    "a clip or noise stage before it",
-                    "none".into(),
-                    "masked values need a bound: add [[stage]] kind = \"clip\" with a norm",
-                );
-            }
-            for other in ["top-k", "quantise", "robust"] {
-                if let Some(o) = name(other) {
-                    return bad(
-                        setting,
-                        "no top-k, quantise or robust stage beside it",
-                        self.stages[o].name().into(),
-                        "masks cover every coordinate with uniform values of their own width, and a sum hides outliers",
-                    );
-                }
-            }
-            if self.train.scaffold {
-                return bad(
-                    setting,
-                    "train.scaffold = false",
-                    "true".into(),
-                    "control variates would travel outside the secure sum",
-                );
-            }
-        }
-        if let Some(i) = name("noise") {
-            let setting = format!("stage {i} (noise)");
-            if name("secure-sum").is_none_or(|s| s < i) {
-                return bad(
-                    setting,
-                    "a secure-sum stage after it",
-                    "none".into(),
-                    "each client adds only its part of the noise: alone it would not be protected",
-                );
-            }
-            if name("clip").is_some() || self.clients_per_round != 0 {
-                return bad(
-                    setting,
-                    "no clip stage, and all clients in every round",
-                    "otherwise".into(),
-                    "the stage clips single examples itself, and its account is for rounds of all clients",
-                );
-            }
-            if let Some(n) = self.noise()
-                && !(n.clip > 0.0 && n.clip.is_finite() && n.examples > 0)
-            {
-                return bad(
-                    setting,
-                    "a positive clip and at least one example",
-                    format!("{} and {}", n.clip, n.examples),
-                    "clip = 1.0 and examples = 64 are usual",
-                );
-            }
-        }
-        if name("robust").is_some() && self.combine != Combine::Average {
-            return bad(
-                "stage (robust)".into(),
-                "combine = \"average\"",
-                format!("{:?}", self.combine).to_lowercase(),
-                "robust rules act on vectors of one layout",
-            );
-        }
-        Ok(())
+        crate::stage::check(self)
     }
 }
 
@@ -601,6 +415,28 @@ mod tests {
         assert!(
             error("[[stage]]\nkind = \"clip\"\nnorm = 1.0\n[[stage]]\nkind = \"clip\"\nnorm = 1.0")
                 .contains("again")
+        );
+        let encrypted =
+            "[[stage]]\nkind = \"clip\"\nnorm = 1.0\n[[stage]]\nkind = \"encrypted-sum\"\n";
+        let signed = "[[stage]]\nkind = \"signed\"\n";
+        let c = RunConfig::from_toml(&format!("{encrypted}{signed}"), "x").unwrap();
+        assert!(c.encrypted() && c.signed() && c.unprotected().stages.is_empty());
+        assert!(error("[[stage]]\nkind = \"encrypted-sum\"").contains("need a bound"));
+        assert!(
+            error(&format!("{secure}[[stage]]\nkind = \"encrypted-sum\"")).contains("keep the one")
+        );
+        assert!(error(&format!("{secure}{signed}")).contains("signed already"));
+        assert!(
+            error(&format!(
+                "{encrypted}[[stage]]\nkind = \"quantise\"\nvalues = \"int8\""
+            ))
+            .contains("one scale")
+        );
+        let noise = "[[stage]]\nkind = \"noise\"\nepsilon = 8\nclip = 0.2\nexamples = 9\n";
+        assert!(error(noise).contains("part of the noise"));
+        assert!(
+            error(&format!("{noise}[[stage]]\nkind = \"encrypted-sum\""))
+                .contains("all clients hold")
         );
         assert!(
             error("[[stage]]\nkind = \"robust\"\nrule = { name = \"krum\", bad = 7 }")

@@ -55,6 +55,16 @@ pub enum FederatedError {
     /// A model folder could not be read.
     #[error("model: {0}")]
     Model(#[from] tacit_bitnet::BitnetError),
+    /// A server said no, or could not be reached.
+    #[error("{call}: the SuperLink {}: {problem}", if *status == 0 { "could not be reached".to_owned() } else { format!("answered {status}") })]
+    Remote {
+        /// What was asked.
+        call: String,
+        /// HTTP status; 0 when there was no answer.
+        status: u16,
+        /// What was said or went wrong.
+        problem: String,
+    },
     /// A protection stage refused its settings, inputs or a message.
     #[error("{0}")]
     Protection(#[from] crate::protection::ProtectionError),

@@ -192,8 +192,9 @@ pub fn weighted_average(updates: &[(&NamedTensors, f64)]) -> Result<NamedTensors
             "leave out clients without examples",
         ));
     };
-    let mut sum = first.zeros_like();
-    for (u, w) in updates {
+    let mut sum = (*first).clone();
+    sum.scale((updates[0].1 / total) as f32);
+    for (u, w) in &updates[1..] {
         sum.axpy((w / total) as f32, u)?;
     }
     Ok(sum)

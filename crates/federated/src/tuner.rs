@@ -238,6 +238,13 @@ impl Tuner {
         &self.base
     }
 
+    /// The frozen `A` of FFA-LoRA for a parameter, row-major, and its rank.
+    pub fn fixed_a(&self, parameter: &str) -> Option<(&[f32], usize)> {
+        let part = self.parts.iter().find(|p| p.name == parameter)?;
+        let a = part.fixed_a.as_deref()?;
+        Some((a, a.len() / part.cols.max(1)))
+    }
+
     /// What is trained.
     pub fn method(&self) -> &Method {
         &self.method

@@ -61,6 +61,11 @@ impl Contribution {
         }
     }
 
+    /// Whether `values` are what was signed.
+    pub fn is_of(&self, values: &[f32]) -> bool {
+        hash(values) == self.content
+    }
+
     fn verify(&self, key: &VerifyingKey) -> bool {
         let bytes = Self::signed_bytes(self.client, self.round, &self.content, self.weight);
         Signature::from_slice(&self.signature)
@@ -87,6 +92,11 @@ pub enum Removal {
     },
     /// Replay the run without it from the state before this round.
     Replay {
+        /// Its first round.
+        from_round: u64,
+    },
+    /// Its direct share of every average is taken back; what others learned from it stays. An approximation.
+    Subtract {
         /// Its first round.
         from_round: u64,
     },
@@ -175,6 +185,13 @@ impl Ledger {
         self.hashes.push(Self::next(self.head(), &entry));
         self.entries.push(entry);
         Ok(())
+    }
+
+    /// Drops the entries of round `rounds` (from 0) and later: what a crash left behind of a round that was not finished.
+    pub fn truncate(&mut self, rounds: u64) {
+        let keep = self.entries.partition_point(|e| e.round < rounds);
+        self.entries.truncate(keep);
+        self.hashes.truncate(keep);
     }
 
     /// Checks every signature and the chain, for a ledger that was read from outside.
@@ -281,7 +298,7 @@ pub struct Certificate {
     pub ledger_head: [u8; 32],
     /// BLAKE3 of the model after the removal.
     pub model: [u8; 32],
-    /// `‖after − retrained‖ / ‖retrained‖` where a retrained model was made; 0 for exact removal.
+    /// `‖after − retrained‖ / ‖retrained‖`: 0 for exact removal.
     pub distance: f64,
     /// AUC of membership inference on the client's examples afterwards, 0.5 is chance; absent if not measured.
     pub membership_auc: Option<f64>,
@@ -303,6 +320,7 @@ impl Certificate {
                 match unsigned.removal {
                     Removal::Exact { round } => (0u8, round),
                     Removal::Replay { from_round } => (1, from_round),
+                    Removal::Subtract { from_round } => (2, from_round),
                 },
                 unsigned.ledger_head,
                 unsigned.model,
@@ -314,26 +332,27 @@ impl Certificate {
         out
     }
 
-    /// A signed certificate for `after`, with `retrained` the model of a run without the client.
+    /// A signed certificate for `after`, made by `removal`, with `retrained` the model of a run without the client.
     ///
     /// # Errors
     /// [`FederatedError::Setting`] if the client never contributed or the models have different lengths.
     pub fn issue(
         ledger: &Ledger,
         client: ClientId,
+        removal: Removal,
         after: &[f32],
         retrained: &[f32],
         membership_auc: Option<f64>,
         key: &SigningKey,
     ) -> Result<Self, FederatedError> {
-        let removal = ledger.forget(client).ok_or_else(|| {
-            FederatedError::setting(
+        if ledger.forget(client).is_none() {
+            return Err(FederatedError::setting(
                 "forget.client",
                 "a client with contributions in the ledger",
                 client,
                 "there is nothing to forget",
-            )
-        })?;
+            ));
+        }
         if after.len() != retrained.len() {
             return Err(FederatedError::setting(
                 "forget.retrained",
@@ -410,8 +429,16 @@ mod tests {
         assert_eq!(after, never);
         assert_ne!(after, mean_without(&ledger, 1, &stored, &[]).unwrap());
         assert_eq!(ledger.forget(2), Some(Removal::Exact { round: 1 }));
-        let certificate =
-            Certificate::issue(&ledger, 2, &after, &never, Some(0.5), &key(9)).unwrap();
+        let certificate = Certificate::issue(
+            &ledger,
+            2,
+            Removal::Exact { round: 1 },
+            &after,
+            &never,
+            Some(0.5),
+            &key(9),
+        )
+        .unwrap();
         assert_eq!(certificate.distance, 0.0);
         assert!(certificate.verify(&after, &key(9).verifying_key()));
         assert!(!certificate.verify(&values(0), &key(9).verifying_key()));

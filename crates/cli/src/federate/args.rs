@@ -24,6 +24,228 @@ Examples:
 Without CONFIG the shipped configuration is run (examples/federate.toml). Ctrl-C stops after the work at hand; --resume goes on from the last
 finished round and ends with the same model as an undisturbed run.")]
     Run(RunArgs),
+    /// Coordinate a federation whose nodes are elsewhere, as the ServerApp of a Flower SuperLink
+    #[command(after_help = "\
+Examples:
+  tacit federate coordinate run.toml --superlink http://127.0.0.1:8000
+  tacit federate coordinate run.toml --superlink https://link.example:8000 --root-certificate ca.crt --resume
+
+The SuperLink runs with `--isolation process`, so that it leaves its ServerApp to this command, and a run is submitted with `flwr run` (which
+app it names does not matter). The configuration is the one that `tacit federate run` takes; the text is the nodes'.")]
+    Coordinate(CoordinateArgs),
+    /// Be one client of a federation, as a node of a Flower SuperLink
+    #[command(after_help = "\
+Examples:
+  tacit federate node run.toml --client 3 --superlink http://127.0.0.1:8000
+  tacit federate node run.toml --client 3 --superlink https://link.example:8000 --root-certificate ca.crt --key node.pem --registered
+  tacit federate node run.toml --client 3 --supernode http://127.0.0.1:9094
+  tacit federate node run.toml --client 3 --identity client-3.key --show-identity
+
+The coordinator may be `tacit federate coordinate` or a Python ServerApp with Flower's strategies. With --supernode, a stock `flower-supernode
+--isolation process` does the talking and this command the work.")]
+    Node(NodeArgs),
+    /// Attack a federation, with its protections and without
+    #[command(after_help = "\
+Examples:
+  tacit federate audit
+  tacit federate audit --attack rules --attack aggregator
+  tacit federate audit CONFIG.toml --json
+
+Without CONFIG, inversion is played against the shipped federation (examples/federate.toml), membership and canary against a small one that
+memorises (examples/audit.toml); with CONFIG, all three against that. The attacks on rules and on secure aggregation have their own task.")]
+    Audit(AuditArgs),
+    /// Take a client out of a finished run
+    #[command(after_help = "\
+Examples:
+  tacit federate forget 3 runs/first.toml
+  tacit federate forget 3 runs/first.toml --way subtract
+
+The run must have kept its history (`history = true` in its configuration). The model without the client, and a signed certificate, are written
+to the folder forgotten-CLIENT in the run's folder.")]
+    Forget(ForgetArgs),
+    /// Mark a model for a recipient, or look for a mark
+    Watermark {
+        /// What to do.
+        #[command(subcommand)]
+        command: WatermarkCommand,
+    },
+}
+
+/// `tacit federate coordinate`
+#[derive(Debug, Args)]
+pub struct CoordinateArgs {
+    /// Configuration in TOML, the same as the nodes'
+    pub config: PathBuf,
+    /// The SuperLink
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
+    pub superlink: String,
+    /// Certificate of the authority that signed the SuperLink's, PEM
+    #[arg(long, value_name = "FILE")]
+    pub root_certificate: Option<PathBuf>,
+    /// Number of clients [default: the configuration's]
+    #[arg(long, value_name = "N")]
+    pub clients: Option<usize>,
+    /// Folder of the run, instead of the configuration's
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on from the checkpoint in the run's folder
+    #[arg(long)]
+    pub resume: bool,
+    /// Longest wait in seconds for the answers of a step
+    #[arg(long, default_value_t = 600, value_name = "S")]
+    pub deadline: u64,
+    /// Longest wait in seconds for a run to be submitted, and for nodes to come
+    #[arg(long, default_value_t = 600, value_name = "S")]
+    pub wait: u64,
+}
+
+/// `tacit federate node`
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// Configuration in TOML, the same as the coordinator's
+    pub config: PathBuf,
+    /// Number of the client whose text this node holds, from 0
+    #[arg(long, value_name = "K")]
+    pub client: usize,
+    /// The SuperLink
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8000",
+        conflicts_with = "supernode"
+    )]
+    pub superlink: String,
+    /// A stock SuperNode that does the talking, instead of a SuperLink
+    #[arg(long, value_name = "URL")]
+    pub supernode: Option<String>,
+    /// Certificate of the authority that signed the SuperLink's, PEM
+    #[arg(long, value_name = "FILE")]
+    pub root_certificate: Option<PathBuf>,
+    /// The node's P-384 key, PEM; made when it is not there [default: node-K.pem in the run's folder]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// The SuperLink authenticates nodes and its operator has registered this key
+    #[arg(long)]
+    pub registered: bool,
+    /// Ed25519 key that signs this client's messages of a secure sum, 64 hexadecimal digits; made when it is not there
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Print the public halves of the keys, for the roster and for `flwr supernode register`, and end
+    #[arg(long)]
+    pub show_identity: bool,
+    /// Folder for what the node remembers, instead of the configuration's
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// For how many seconds a server that does not answer is asked again
+    #[arg(long, default_value_t = 60, value_name = "S")]
+    pub patience: u64,
+}
+
+/// An attack of `tacit federate audit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AttackArg {
+    /// Tokens recovered from gradients
+    Inversion,
+    /// Membership of training sequences, and exposure of a planted secret
+    Memorisation,
+    /// Bad clients against aggregation rules, 10 and 20 % of them
+    Rules,
+    /// A coordinator that cheats in secure aggregation
+    Aggregator,
+}
+
+/// `tacit federate audit`
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Configuration in TOML [default: the shipped ones]
+    pub config: Option<PathBuf>,
+    /// Attack; may be given several times [default: all]
+    #[arg(long, value_enum, value_name = "ATTACK")]
+    pub attack: Vec<AttackArg>,
+    /// Number of rounds, instead of the configuration's
+    #[arg(long, value_name = "N")]
+    pub rounds: Option<usize>,
+}
+
+/// How a client is to be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WayArg {
+    /// Exactly if it took part in the last round only, by replay otherwise
+    Best,
+    /// By replay from the state before its first round
+    Replay,
+    /// By taking its share of every average back: fast, approximate
+    Subtract,
+}
+
+/// `tacit federate forget`
+#[derive(Debug, Args)]
+pub struct ForgetArgs {
+    /// Number of the client, from 0
+    pub client: usize,
+    /// Configuration of the run
+    pub config: PathBuf,
+    /// Folder of the run, instead of the configuration's
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// How
+    #[arg(long, value_enum, default_value = "best")]
+    pub way: WayArg,
+}
+
+/// `tacit federate watermark …`
+#[derive(Debug, Subcommand)]
+pub enum WatermarkCommand {
+    /// Write a copy of a model that is marked for a recipient
+    #[command(after_help = "\
+Examples:
+  tacit federate watermark embed --model DIR --secret owner.key --recipient \"hospital A\" --out copy-a
+
+The secret is made and written when the file is not there; whoever has it can find and forge marks.")]
+    Embed(EmbedArgs),
+    /// Look for the marks of recipients in a model
+    #[command(after_help = "\
+Examples:
+  tacit federate watermark verify --model copy-a --secret owner.key --recipient \"hospital A\" --recipient \"hospital B\"
+  tacit federate watermark verify --model copy-a --secret owner.key --recipient \"hospital A\" --stress")]
+    Verify(VerifyArgs),
+}
+
+/// `tacit federate watermark embed`
+#[derive(Debug, Args)]
+pub struct EmbedArgs {
+    /// Model folder [default: the shipped model]
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// File with the owner's secret, 64 hexadecimal digits
+    #[arg(long, value_name = "FILE")]
+    pub secret: PathBuf,
+    /// Whom the copy is for
+    #[arg(long, value_name = "NAME")]
+    pub recipient: String,
+    /// Strength of the mark, a share of the weights' root mean square
+    #[arg(long, default_value_t = 0.05, value_name = "X")]
+    pub strength: f32,
+    /// Folder to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// `tacit federate watermark verify`
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Model folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// File with the owner's secret
+    #[arg(long, value_name = "FILE")]
+    pub secret: PathBuf,
+    /// Recipient whose mark is looked for; may be given several times
+    #[arg(long, value_name = "NAME", required = true)]
+    pub recipient: Vec<String>,
+    /// Look again after pruning 30 % of the weights, and after noise as large as the weights
+    #[arg(long)]
+    pub stress: bool,
 }
 
 /// How documents are dealt out.

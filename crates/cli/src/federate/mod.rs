@@ -1,8 +1,15 @@
 //! `tacit federate`: training over clients that keep their text.
 
 pub mod args;
+mod audit;
+mod coordinate;
+mod forget;
+mod node;
 mod partition;
 mod run;
+mod secret;
+mod setting;
+mod watermark;
 
 use std::path::PathBuf;
 
@@ -10,13 +17,21 @@ use tacit_federated::FederatedError;
 
 use crate::args::Global;
 use crate::exit::{Failure, Kind, Outcome, chain};
-use args::FederateCommand;
+use args::{FederateCommand, WatermarkCommand};
 
 /// Runs the command.
 pub fn run(command: &FederateCommand, global: &Global) -> Outcome {
     match command {
         FederateCommand::Partition(args) => partition::run(args, global),
         FederateCommand::Run(args) => run::run(args, global),
+        FederateCommand::Coordinate(args) => coordinate::run(args, global),
+        FederateCommand::Node(args) => node::run(args, global),
+        FederateCommand::Audit(args) => audit::run(args, global),
+        FederateCommand::Forget(args) => forget::run(args, global),
+        FederateCommand::Watermark { command } => match command {
+            WatermarkCommand::Embed(args) => watermark::embed(args, global),
+            WatermarkCommand::Verify(args) => watermark::verify(args, global),
+        },
     }
 }
 
@@ -29,6 +44,7 @@ fn failure(error: FederatedError) -> Failure {
         FederatedError::Setting { .. } => Kind::Usage,
         FederatedError::Layout { .. } => Kind::Mismatch,
         FederatedError::Protection(_) => Kind::Crypto,
+        FederatedError::Remote { .. } => Kind::Other,
         FederatedError::Training(e) => match e {
             tacit_bitnet::train::TrainError::Config(_) => Kind::Usage,
             tacit_bitnet::train::TrainError::Io { .. }

@@ -1,31 +1,20 @@
 //! `tacit federate run`: prepares, shows a table that grows by a line a round, compares, exports.
 
-use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
 use serde::Serialize;
-use tacit_bitnet::train::Network;
-use tacit_federated::config::RunConfig;
-use tacit_federated::run::{
-    BaseModel, Comparison, Event, Exported, RoundRecord, Run, compare, export, texts,
-};
+use tacit_federated::run::{Comparison, Event, Exported, RoundRecord, Run, compare, export};
 
 use super::args::RunArgs;
-use super::{failure, registry};
+use super::failure;
+use super::setting::{self, Setting};
 use crate::args::Global;
 use crate::exit::{Failure, Kind, Outcome};
 use crate::interrupt;
-use crate::model;
 use crate::output::{bytes, count, print_json, seconds};
 use crate::progress::Display;
-
-/// The configuration that is run when none is given.
-const SHIPPED: &str = include_str!("../../../../examples/federate.toml");
-/// The packages that the shipped model was trained on; `data.folders.unseen_by = "shipped"` stands for this list.
-const TRAINED_ON: &str = include_str!("../../../../models/tacit-mini/corpus.txt");
 
 /// The JSON object.
 #[derive(Debug, Serialize)]
@@ -51,11 +40,7 @@ struct Client {
 /// Runs the command.
 pub fn run(args: &RunArgs, global: &Global) -> Outcome {
     let began = Instant::now();
-    let mut config = match &args.config {
-        Some(path) => RunConfig::load(path),
-        None => RunConfig::from_toml(SHIPPED, "the shipped configuration"),
-    }
-    .map_err(failure)?;
+    let mut config = setting::config(args.config.as_deref())?;
     if let Some(out) = &args.out {
         config.out = out.clone();
     }
@@ -64,7 +49,7 @@ pub fn run(args: &RunArgs, global: &Global) -> Outcome {
     }
     let display = Display::pick(global.json);
     let waiting = display.waiting("reading model and text");
-    let run = prepare(config, args.resume);
+    let run = Setting::read(&config).and_then(|s| s.run(config, args.resume));
     waiting.finish_and_clear();
     let mut run = run?;
     let base_perplexity = run
@@ -120,45 +105,16 @@ pub fn run(args: &RunArgs, global: &Global) -> Outcome {
     Ok(())
 }
 
-fn prepare(mut config: RunConfig, resume: bool) -> Outcome<Run> {
-    // Lives until the text has been read.
-    let mut list = tempfile::NamedTempFile::new()?;
-    if let Some(f) = &mut config.data.folders
-        && f.unseen_by.as_deref() == Some(Path::new("shipped"))
-    {
-        list.write_all(TRAINED_ON.as_bytes())?;
-        f.unseen_by = Some(list.path().to_owned());
-    }
-    let base = if config.base.random.is_some() {
-        None
-    } else if let Some(checkpoint) = &config.base.checkpoint {
-        let network = Network::from_checkpoint(checkpoint).map_err(|e| failure(e.into()))?;
-        let file = checkpoint
-            .parent()
-            .unwrap_or(Path::new("."))
-            .join("data")
-            .join("tokenizer.json");
-        let tokenizer = tacit_bitnet::Tokenizer::from_file(&file).map_err(model::failure)?;
-        Some(BaseModel {
-            network,
-            tokenizer: tokenizer.inner().clone(),
-        })
-    } else {
-        let source = model::source(config.base.model.as_deref())?;
-        let (weights, _) = model::load_weights(source.path())?;
-        let tokenizer = model::tokenizer(source.path(), &weights)?;
-        let network = Network::from_model(&weights).map_err(|e| failure(e.into()))?;
-        Some(BaseModel {
-            network,
-            tokenizer: tokenizer.inner().clone(),
-        })
-    };
-    let texts = texts(&config, registry()).map_err(failure)?;
-    Run::new(config, base, &texts, resume).map_err(failure)
+/// Heads of the columns of [`line()`].
+pub fn head() -> String {
+    format!(
+        "{:>5} {:>7} {:>10} {:>10} {:>10} {:>10} {:>7} {:>9} {:>7}",
+        "round", "clients", "train loss", "perplexity", "up", "down", "s", "agg. err", "epsilon"
+    )
 }
 
 /// The stages of an update's way, as the run's head prints them.
-fn stages(run: &Run) -> Vec<String> {
+pub fn stages(run: &Run) -> Vec<String> {
     let c = run.config();
     let m = &c.method;
     let trained = format!(
@@ -196,16 +152,13 @@ fn introduce(run: &Run, stages: &[String], base: f64) {
         "{} values are trained; the base model's validation perplexity is {base:.3}",
         count(run.trained_values() as u64)
     );
-    println!(
-        "{:>5} {:>7} {:>10} {:>10} {:>10} {:>10} {:>7} {:>9} {:>7}",
-        "round", "clients", "train loss", "perplexity", "up", "down", "s", "agg. err", "epsilon"
-    );
+    println!("{}", head());
     for r in &run.state().records {
         println!("{}", line(r));
     }
 }
 
-fn line(r: &RoundRecord) -> String {
+pub fn line(r: &RoundRecord) -> String {
     format!(
         "{:>5} {:>7} {:>10.4} {:>10.3} {:>10} {:>10} {:>7} {:>9} {:>7}",
         r.round,

@@ -6,7 +6,7 @@
 
 use super::inversion::{Recovery, recover_tokens};
 use crate::data::Window;
-use crate::local::mean_gradient;
+use crate::local::{mean_gradient, private_gradient};
 use crate::protection::privacy::central::{GaussianNoise, clip};
 use crate::tuner::{Kind, Tuner, factor};
 use crate::{FederatedError, NamedTensors};
@@ -30,6 +30,15 @@ pub enum View {
         clip: f64,
         /// Noise multiplier.
         multiplier: f64,
+        /// Seed of the noise.
+        seed: u64,
+    },
+    /// The sum over the clients of their examples' gradients, each clipped to norm `clip`, with Gaussian noise: a `noise` stage.
+    PrivateSum {
+        /// Clipping norm of an example.
+        clip: f64,
+        /// Standard deviation of the noise in a coordinate.
+        deviation: f64,
         /// Seed of the noise.
         seed: u64,
     },
@@ -63,14 +72,7 @@ pub fn recovery(
 ) -> Result<Recovery, FederatedError> {
     let name = match tuner.method().kind {
         Kind::Lora => factor(LAYER, 'a'),
-        Kind::FfaLora => {
-            return Err(FederatedError::setting(
-                "method.kind",
-                "lora or full",
-                "ffa-lora",
-                "its gradient has no factor as wide as the first layer's input; there is nothing to test",
-            ));
-        }
+        Kind::FfaLora => factor(LAYER, 'b'),
         Kind::Full => format!("{LAYER}.delta"),
     };
     if state.get(&name).is_none() || clients.is_empty() {
@@ -84,9 +86,12 @@ pub fn recovery(
     let network = tuner.network(state, &NamedTensors::new())?;
     let mut seen = Vec::with_capacity(clients.len());
     for windows in clients {
-        let borrowed: Vec<&Window> = windows.iter().collect();
-        let (_, gradient) =
-            mean_gradient(tuner, &network, state, &borrowed, 0, &Penalties::none())?;
+        let gradient = if let View::PrivateSum { clip, .. } = view {
+            private_gradient(tuner, state, &NamedTensors::new(), windows, clip)?.descent
+        } else {
+            let borrowed: Vec<&Window> = windows.iter().collect();
+            mean_gradient(tuner, &network, state, &borrowed, 0, &Penalties::none())?.1
+        };
         seen.push(gradient);
     }
     if view != View::Plain {
@@ -98,21 +103,40 @@ pub fn recovery(
             }
             sum.axpy(1.0, &gradient.unflatten(&flat)?)?;
         }
-        if let View::NoisySum {
-            clip: bound,
-            multiplier,
-            seed,
-        } = view
-        {
+        let noise = match view {
+            View::NoisySum {
+                clip,
+                multiplier,
+                seed,
+            } => Some((clip * multiplier, seed)),
+            View::PrivateSum {
+                deviation, seed, ..
+            } => Some((deviation, seed)),
+            View::Plain | View::SecureSum => None,
+        };
+        if let Some((deviation, seed)) = noise {
             let mut bytes = [0; 32];
             bytes[..8].copy_from_slice(&seed.to_le_bytes());
             let mut flat = sum.flatten();
-            GaussianNoise::from_known_seed(bytes).add(&mut flat, bound * multiplier);
+            GaussianNoise::from_known_seed(bytes).add(&mut flat, deviation);
             sum = sum.unflatten(&flat)?;
         }
         seen = vec![sum; clients.len()];
     }
-    let (candidates, width) = first_layer_inputs(tuner.base());
+    let (mut candidates, mut width) = first_layer_inputs(tuner.base());
+    // FFA-LoRA's gradient of B sees inputs through the fixed A, which everyone knows.
+    if let Some((a, rank)) = tuner.fixed_a(LAYER) {
+        candidates = candidates
+            .chunks_exact(width)
+            .flat_map(|x| {
+                a.chunks_exact(width).map(move |row| {
+                    let dot: f64 = row.iter().zip(x).map(|(p, q)| f64::from(p * q)).sum();
+                    dot as f32
+                })
+            })
+            .collect();
+        width = rank;
+    }
     let mut mean = Recovery {
         rank: 0,
         width,
@@ -225,6 +249,19 @@ mod tests {
         );
         let defended = recovery(&lora, &state, &many, noisy).unwrap();
         assert!(defended.recovered <= defended.chance + 0.02, "{defended:?}");
-        assert!(recovery(&tuner(Kind::FfaLora), &state, &many, View::Plain).is_err());
+        // FFA-LoRA: rank 8 sees inputs in 8 dimensions; 12 tokens fill them, so that nothing can be told apart.
+        let ffa = tuner(Kind::FfaLora);
+        let state = ffa.initial(8, 0).unwrap();
+        let filled = recovery(&ffa, &state, &clients(4, 1), View::Plain).unwrap();
+        assert_eq!((filled.width, filled.rank), (8, 8));
+        assert!(filled.recovered < 0.3, "{filled:?}");
+        let private = View::PrivateSum {
+            clip: 0.5,
+            deviation: 1.0,
+            seed: 1,
+        };
+        let state = full.initial(8, 0).unwrap();
+        let defended = recovery(&full, &state, &clients(4, 1), private).unwrap();
+        assert!(defended.recovered <= 0.1, "{defended:?}");
     }
 }

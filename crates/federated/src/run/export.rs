@@ -38,6 +38,16 @@ fn servable(mut network: Network) -> (Network, bool) {
     (network, true)
 }
 
+/// Writes the model of `global` into `folder` without measuring it: what a coordinator without text can do.
+///
+/// # Errors
+/// [`FederatedError::Training`] when it cannot be written.
+pub fn export_model(run: &Run, global: &Global, folder: &Path) -> Result<(), FederatedError> {
+    let trained = run.tuner().network(&global.adapter, &global.residual)?;
+    write_model(folder, &servable(trained).0, run.tokenizer())?;
+    Ok(())
+}
+
 /// Writes the model of `global` into `folder`.
 ///
 /// # Errors

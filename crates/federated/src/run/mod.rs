@@ -10,34 +10,47 @@
 //! killed goes on from its last round and ends with the same bits as an undisturbed one. Clients of a round train in parallel; their results are
 //! taken in order, so that the number of threads does not matter.
 
+mod client;
 mod compare;
+mod encrypted;
 mod export;
+mod forget;
+mod history;
+mod party;
 mod private;
+mod remote;
+mod round;
 mod secure;
+mod signer;
 mod state;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use rayon::prelude::*;
 use tacit_bitnet::train::{Network, TrainConfig};
 
 pub use compare::{Comparison, compare};
-pub use export::{Exported, export};
+pub use export::{Exported, export, export_model};
+pub use forget::{Forgetting, Forgotten, Way, forget};
+pub use history::History;
+pub use party::Party;
+pub use remote::{RemoteEvent, RemoteOptions, coordinate};
 pub use state::{RoundRecord, RunState};
 
-use crate::compress::decode;
-use crate::config::{Base, RunConfig, Stage};
+use crate::config::{Base, RunConfig};
 use crate::data::{ClientData, Window, examples, tokenizer_for};
-use crate::local::{Controls, LocalOutcome, Turn, evaluate, private_gradient, train};
-use crate::lora::{Global, combine, start_of};
+use crate::local::evaluate;
+use crate::lora::Global;
 use crate::partition::{self, ClientText};
 use crate::random::{permutation, stream};
-use crate::rules::{apply, weighted_average};
+use crate::rules::weighted_average;
 use crate::tuner::Tuner;
 use crate::{FederatedError, NamedTensors};
+use encrypted::Encryption;
 use private::PrivateSum;
+use signer::Signer;
 
 /// A network with its tokenizer.
 #[derive(Clone, Debug)]
@@ -57,7 +70,11 @@ pub struct Run {
     clients: Vec<ClientData>,
     validation: Vec<Window>,
     fingerprint: String,
-    private: Option<PrivateSum>,
+    hidden: Hidden,
+    signer: Option<Signer>,
+    history: Option<History>,
+    /// Clients that take no part, as if they had never been.
+    without: BTreeSet<usize>,
     state: RunState,
 }
 
@@ -75,16 +92,15 @@ pub enum Event<'a> {
     Round(&'a RoundRecord),
 }
 
-/// A client's part of a round, as the coordinator receives it.
-struct Contribution {
-    client: usize,
-    start: NamedTensors,
-    outcome: LocalOutcome,
-    /// The update after the client's stages, as the bytes that travel say it.
-    update: NamedTensors,
-    kept: NamedTensors,
-    bytes_up: u64,
-    bytes_down: u64,
+/// How a run keeps single updates from the coordinator.
+#[derive(Debug)]
+enum Hidden {
+    /// It does not, or by a secure sum without noise.
+    Plainly,
+    /// Noisy gradients in a secure sum.
+    Noise(PrivateSum),
+    /// Ciphertexts under the clients' key.
+    Encrypted(Encryption),
 }
 
 impl Run {
@@ -98,27 +114,40 @@ impl Run {
         texts: &[ClientText],
         resume: bool,
     ) -> Result<Self, FederatedError> {
+        Self::without(config, base, texts, BTreeSet::new(), resume)
+    }
+
+    /// As [`Self::new`], of a run in which some clients never take part. The others keep their numbers.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; [`FederatedError::Setting`] when nobody is left.
+    pub fn without(
+        config: RunConfig,
+        base: Option<BaseModel>,
+        texts: &[ClientText],
+        without: BTreeSet<usize>,
+        resume: bool,
+    ) -> Result<Self, FederatedError> {
         config.check()?;
+        if let Some(&far) = without.iter().find(|k| **k >= texts.len()) {
+            return Err(FederatedError::setting(
+                "client",
+                format!("0 to {}", texts.len().saturating_sub(1)),
+                far,
+                "clients are counted from 0",
+            ));
+        }
+        if without.len() == texts.len() {
+            return Err(FederatedError::setting(
+                "clients",
+                "at least one that takes part",
+                "none",
+                "without clients the base model is what is left",
+            ));
+        }
         let base = match (&config.base.random, base) {
-            (Some(r), _) => {
-                let tokenizer = tokenizer_for(texts, r.vocab)?;
-                let sizes = TrainConfig {
-                    hidden: r.hidden,
-                    layers: r.layers,
-                    heads: r.heads,
-                    ffn: r.ffn,
-                    vocab: r.vocab,
-                    context: r.context,
-                    seed: config.seed,
-                    ..TrainConfig::default()
-                };
-                sizes.check()?;
-                BaseModel {
-                    network: Network::new(&sizes),
-                    tokenizer,
-                }
-            }
-            (None, Some(base)) => base,
+            (_, Some(base)) => base,
+            (Some(_), None) => random_base(&config, texts)?,
             (None, None) => {
                 return Err(FederatedError::setting(
                     "base",
@@ -152,32 +181,14 @@ impl Run {
             })
             .collect();
         let tuner = Tuner::new(base.network, &config.method, config.seed)?;
-        let fingerprint = fingerprint(&config, &tuner, &clients)?;
-        let private = match (config.noise(), config.secure_bits()) {
-            (Some(noise), Some(bits)) => {
-                if let Some(c) = clients.iter().find(|c| c.train.len() < noise.examples) {
-                    return Err(FederatedError::setting(
-                        "stage (noise).examples",
-                        format!("at most {}, what client `{}` has", c.train.len(), c.name),
-                        noise.examples,
-                        "lower it, or give that client more text",
-                    ));
-                }
-                let values = tuner.initial(config.method.rank, 0)?.count();
-                let rotation = *blake3::hash(fingerprint.as_bytes()).as_bytes();
-                Some(PrivateSum::new(
-                    noise,
-                    config.rounds,
-                    clients.len(),
-                    values,
-                    bits,
-                    rotation,
-                )?)
-            }
-            _ => None,
-        };
+        let fingerprint = fingerprint(&config, &tuner, &clients, &without)?;
+        let present = clients.len() - without.len();
+        let hidden = hidden(&config, &tuner, present, &fingerprint)?;
         let mut run = Self {
-            private,
+            hidden,
+            signer: None,
+            history: None,
+            without,
             tuner,
             tokenizer: base.tokenizer,
             clients,
@@ -186,6 +197,9 @@ impl Run {
             state: RunState::default(),
             config,
         };
+        if run.config.signed() {
+            run.signer = Some(Signer::new(run.clients.len(), run.session())?);
+        }
         run.state = run.first_state()?;
         let checkpoint = run.checkpoint();
         if resume && checkpoint.is_file() {
@@ -195,6 +209,46 @@ impl Run {
                 .global
                 .adapter
                 .check_layout(&run.state.global.adapter, "resuming")?;
+        }
+        Ok(run)
+    }
+
+    /// The coordinator's half of a run whose clients are elsewhere: it holds no text.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) fn coordinator(
+        config: RunConfig,
+        base: BaseModel,
+        clients: usize,
+        resume: bool,
+    ) -> Result<Self, FederatedError> {
+        config.check()?;
+        config.method.check(clients)?;
+        let tuner = Tuner::new(base.network, &config.method, config.seed)?;
+        let fingerprint = fingerprint(&config, &tuner, &[], &BTreeSet::new())?;
+        let mut run = Self {
+            hidden: hidden(&config, &tuner, clients, &fingerprint)?,
+            signer: None,
+            history: None,
+            without: BTreeSet::new(),
+            tuner,
+            tokenizer: base.tokenizer,
+            clients: (0..clients)
+                .map(|k| ClientData {
+                    name: format!("client {k}"),
+                    ..ClientData::default()
+                })
+                .collect(),
+            validation: Vec::new(),
+            fingerprint,
+            state: RunState::default(),
+            config,
+        };
+        run.state = run.first_state()?;
+        let checkpoint = run.checkpoint();
+        if resume && checkpoint.is_file() {
+            run.state = RunState::load(&checkpoint, &run.fingerprint)?;
         }
         Ok(run)
     }
@@ -222,6 +276,13 @@ impl Run {
             residual: NamedTensors::new(),
         };
         Ok(state)
+    }
+
+    /// Identifies the run in its protocols.
+    fn session(&self) -> [u8; 16] {
+        let mut session = [0u8; 16];
+        session.copy_from_slice(&blake3::hash(self.fingerprint.as_bytes()).as_bytes()[..16]);
+        session
     }
 
     /// The configuration.
@@ -259,6 +320,14 @@ impl Run {
         self.config.out.join("run.safetensors")
     }
 
+    /// Standard deviation of the noise in a coordinate of a round's sum, where a `noise` stage adds it.
+    pub fn noise_deviation(&self) -> Option<f64> {
+        match &self.hidden {
+            Hidden::Noise(private) => Some(private.deviation()),
+            _ => None,
+        }
+    }
+
     /// Values that are trained and sent.
     pub fn trained_values(&self) -> usize {
         self.state.global.adapter.count()
@@ -283,6 +352,14 @@ impl Run {
     ) -> Result<bool, FederatedError> {
         std::fs::create_dir_all(&self.config.out)
             .map_err(|e| FederatedError::io(&self.config.out, e))?;
+        if self.config.history && self.history.is_none() {
+            let done = self.state.records.len();
+            self.history = Some(History::open(
+                &self.config.out,
+                self.clients.len(),
+                done as u64,
+            )?);
+        }
         while self.state.records.len() < self.config.rounds {
             let Some(record) = self.round(tell)? else {
                 return Ok(false);
@@ -309,208 +386,54 @@ impl Run {
         let mut rng = stream(self.config.seed, "clients of a round", &[round as u64]);
         let mut drawn = permutation(&mut rng, n);
         drawn.truncate(take);
+        drawn.retain(|k| !self.without.contains(k));
         drawn.sort_unstable();
         drawn
     }
+}
 
-    fn client(&self, round: usize, client: usize) -> Result<Contribution, FederatedError> {
-        let c = &self.config;
-        let rank = c.method.rank_of(client);
-        let global = &self.state.global;
-        let start = start_of(&self.tuner, c.combine, global, rank, round as u64)?;
-        let turn = Turn {
-            seed: c.seed,
-            client: client as u64,
-            round,
-            lr: c.train.rate(round, c.rounds),
-        };
-        if let Some(noise) = c.noise() {
-            let data = &self.clients[client].train[..noise.examples];
-            let g = private_gradient(&self.tuner, &start, &global.residual, data, noise.clip)?;
-            return Ok(Contribution {
-                client,
-                outcome: LocalOutcome {
-                    state: start.clone(),
-                    loss: g.loss,
-                    tokens: g.tokens,
-                    control: None,
-                },
-                update: g.descent,
-                kept: NamedTensors::new(),
-                bytes_up: 0,
-                bytes_down: (18 + 4 * start.count()) as u64,
-                start,
-            });
-        }
-        let controls = c.train.scaffold.then(|| Controls {
-            server: &self.state.control,
-            client: &self.state.controls[client],
-        });
-        let outcome = train(
-            &self.tuner,
-            &start,
-            &global.residual,
-            &self.clients[client].train,
-            &c.train,
-            turn,
-            controls,
-        )?;
-        let mut update = outcome.state.difference(&start)?;
-        let mut kept = self.state.kept[client].clone();
-        let mut bytes_up = 0;
-        for stage in &c.stages {
-            if let Stage::Clip { norm } = stage {
-                let n = update.norm();
-                if n > *norm {
-                    // A hair below, so that rounding cannot lift a coordinate above the bound.
-                    update.scale((norm / n * (1.0 - 1e-6)) as f32);
-                }
-            }
-        }
-        if c.secure_bits().is_none() {
-            let (bytes, said) = c.codec().encode_with_feedback(&update, &mut kept)?;
-            debug_assert_eq!(decode(&bytes, &update)?, said);
-            bytes_up += bytes.len() as u64;
-            update = said;
-        }
-        // What the client is sent: its start in full precision, and SCAFFOLD's control.
-        let message = |t: &NamedTensors| (18 + 4 * t.count()) as u64;
-        let mut bytes_down = message(&start);
-        if c.train.scaffold {
-            bytes_up += message(&start);
-            bytes_down += message(&start);
-        }
-        Ok(Contribution {
-            client,
-            start,
-            outcome,
-            update,
-            kept,
-            bytes_up,
-            bytes_down,
-        })
-    }
+/// A small random network of `config.base.random`, with a tokenizer made from the texts.
+///
+/// # Errors
+/// [`FederatedError::Training`] for sizes that do not fit together or too little text.
+pub fn random_base(config: &RunConfig, texts: &[ClientText]) -> Result<BaseModel, FederatedError> {
+    let r = config.base.random.clone().unwrap_or_default();
+    let sizes = TrainConfig {
+        hidden: r.hidden,
+        layers: r.layers,
+        heads: r.heads,
+        ffn: r.ffn,
+        vocab: r.vocab,
+        context: r.context,
+        seed: config.seed,
+        ..TrainConfig::default()
+    };
+    sizes.check()?;
+    Ok(BaseModel {
+        tokenizer: tokenizer_for(texts, r.vocab)?,
+        network: Network::new(&sizes),
+    })
+}
 
-    fn round(
-        &mut self,
-        tell: &(dyn Fn(Event<'_>) -> ControlFlow<()> + Sync),
-    ) -> Result<Option<RoundRecord>, FederatedError> {
-        let began = Instant::now();
-        let round = self.state.records.len();
-        let drawn = self.drawn(round);
-        let done: Vec<Option<Contribution>> = drawn
-            .par_iter()
-            .map(|&k| {
-                let c = self.client(round, k)?;
-                let event = Event::Trained {
-                    round: round + 1,
-                    client: k,
-                };
-                Ok(tell(event).is_continue().then_some(c))
-            })
-            .collect::<Result<_, FederatedError>>()?;
-        let Some(contributions) = done.into_iter().collect::<Option<Vec<_>>>() else {
-            return Ok(None);
-        };
-        let mut bytes_up: u64 = contributions.iter().map(|c| c.bytes_up).sum();
-        let mut bytes_down: u64 = contributions.iter().map(|c| c.bytes_down).sum();
-        let (mut error, mut relative, mut epsilon) = (None, None, None);
-        let current = self.state.global.adapter.clone();
-        let (average, residual) = if let Some(bits) = self.config.secure_bits() {
-            let updates: Vec<NamedTensors> =
-                contributions.iter().map(|c| c.update.clone()).collect();
-            let mut session = [0u8; 16];
-            session.copy_from_slice(&blake3::hash(self.fingerprint.as_bytes()).as_bytes()[..16]);
-            let mut average = current.clone();
-            if let Some(private) = &self.private {
-                epsilon = Some(private.ledger(round + 1)?);
-                let inputs = updates
-                    .iter()
-                    .map(|u| private.encode(u))
-                    .collect::<Result<Vec<_>, _>>()?;
-                let sum = secure::sum(inputs, bits, session, round as u64)?;
-                bytes_up += sum.bytes_up;
-                bytes_down += sum.bytes_down;
-                let lr = self.config.train.rate(round, self.config.rounds);
-                average.axpy(lr as f32, &private.decode(&sum.values, &current)?)?;
-            } else {
-                let bound = self.config.clip().unwrap_or(1.0);
-                let sum = secure::mean(&updates, bound, bits, session, round as u64)?;
-                bytes_up += sum.bytes_up;
-                bytes_down += sum.bytes_down;
-                average.axpy(1.0, &sum.mean)?;
-            }
-            (average, self.state.global.residual.clone())
-        } else {
-            let locals = contributions
-                .iter()
-                .map(|c| {
-                    let mut local = c.start.clone();
-                    local.axpy(1.0, &c.update)?;
-                    let examples = self.clients[c.client].train.len();
-                    Ok((local, examples as f64))
-                })
-                .collect::<Result<Vec<_>, FederatedError>>()?;
-            let combined = combine(
-                &self.tuner,
-                self.config.combine,
-                &self.state.global,
-                &locals,
-            )?;
-            error = Some(combined.error);
-            relative = Some(combined.relative_error);
-            bytes_down += 4 * (combined.residual_values * drawn.len()) as u64;
-            let average = match self.config.robust() {
-                None => combined.average,
-                Some(rule) => {
-                    let flat: Vec<Vec<f32>> =
-                        contributions.iter().map(|c| c.update.flatten()).collect();
-                    let aggregate = rule.aggregate(&flat, None)?;
-                    let mut average = current.clone();
-                    average.axpy(1.0, &current.unflatten(&aggregate.update)?)?;
-                    average
-                }
-            };
-            (average, combined.residual)
-        };
-        average.check_finite("the aggregate")?;
-        let adapter = apply(&self.config.rule, &mut self.state.rule, &current, &average)?;
-        self.state.global = Global { adapter, residual };
-        if self.config.train.scaffold {
-            self.update_controls(&contributions)?;
-        }
-        for c in &contributions {
-            self.state.kept[c.client] = c.kept.clone();
-        }
-        let validation_perplexity = self.perplexity(&self.state.global)?;
-        let n = contributions.len() as f64;
-        Ok(Some(RoundRecord {
-            round: round + 1,
-            clients: drawn,
-            train_loss: contributions.iter().map(|c| c.outcome.loss).sum::<f64>() / n,
-            validation_perplexity,
-            bytes_up,
-            bytes_down,
-            seconds: began.elapsed().as_secs_f64(),
-            aggregation_error: error,
-            relative_aggregation_error: relative,
-            epsilon,
-            hash: self.state.hash(),
-        }))
+/// What hides the updates of a run.
+fn hidden(
+    config: &RunConfig,
+    tuner: &Tuner,
+    present: usize,
+    fingerprint: &str,
+) -> Result<Hidden, FederatedError> {
+    let values = tuner.initial(config.method.rank, 0)?.count();
+    if let (Some(noise), Some(bits)) = (config.noise(), config.secure_bits()) {
+        let rotation = *blake3::hash(fingerprint.as_bytes()).as_bytes();
+        let rounds = config.rounds;
+        return Ok(Hidden::Noise(PrivateSum::new(
+            noise, rounds, present, values, bits, rotation,
+        )?));
     }
-
-    /// `c <- c + (1 / N) sum_k (c_k' - c_k)` over all N clients, and each `c_k <- c_k'`.
-    fn update_controls(&mut self, contributions: &[Contribution]) -> Result<(), FederatedError> {
-        let all = self.clients.len() as f32;
-        for c in contributions {
-            if let Some(next) = &c.outcome.control {
-                let change = next.difference(&self.state.controls[c.client])?;
-                self.state.control.axpy(1.0 / all, &change)?;
-                self.state.controls[c.client] = next.clone();
-            }
-        }
-        Ok(())
+    if let (true, Some(bound)) = (config.encrypted(), config.clip()) {
+        return Ok(Hidden::Encrypted(Encryption::new(values, present, bound)?));
     }
+    Ok(Hidden::Plainly)
 }
 
 /// `exp` of the mean cross-entropy.
@@ -574,10 +497,16 @@ fn fingerprint(
     config: &RunConfig,
     tuner: &Tuner,
     clients: &[ClientData],
+    without: &BTreeSet<usize>,
 ) -> Result<String, FederatedError> {
     let mut h = blake3::Hasher::new();
+    for k in without {
+        h.update(b"without");
+        h.update(&(*k as u64).to_le_bytes());
+    }
     let mut same = RunConfig {
         out: PathBuf::new(),
+        history: false,
         ..config.clone()
     };
     // Where text and network come from does not matter; what they are is hashed below.
@@ -603,5 +532,7 @@ fn fingerprint(
     Ok(h.finalize().to_hex().to_string())
 }
 
+#[cfg(test)]
+mod remote_tests;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ pub struct PrivateSum {
     pub mechanism: DistributedGaussian,
     settings: NoiseSettings,
     clients: usize,
+    deviation: f64,
     event: Event,
 }
 
@@ -89,6 +90,7 @@ impl PrivateSum {
             mechanism,
             settings,
             clients,
+            deviation: z * settings.clip,
             event: Event {
                 mechanism: Mechanism::Concentrated {
                     rho: epsilon * epsilon / 2.0,
@@ -97,6 +99,16 @@ impl PrivateSum {
                 steps: 1,
             },
         })
+    }
+
+    /// Standard deviation of the noise of all clients together in a coordinate of the sum.
+    pub fn deviation(&self) -> f64 {
+        self.deviation
+    }
+
+    /// Length of the step that the server rule is given.
+    pub fn rate(&self) -> f64 {
+        self.settings.rate
     }
 
     /// Epsilon after `rounds` rounds.
@@ -156,6 +168,7 @@ mod tests {
             delta: 1e-5,
             clip: 0.5,
             examples: 32,
+            rate: 1.0,
         };
         let p = PrivateSum::new(settings, 12, 6, 1000, 24, [3; 32]).unwrap();
         let spent: Vec<f64> = (1..=12).map(|r| p.ledger(r).unwrap()).collect();

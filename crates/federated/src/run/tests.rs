@@ -1,7 +1,7 @@
 //! Whole runs on generated text.
 
 use super::*;
-use crate::config::{Data, Grammar, RandomBase};
+use crate::config::{Data, Grammar, RandomBase, Stage};
 
 fn config(dir: &std::path::Path, extra: &str) -> RunConfig {
     let text = format!(
@@ -32,7 +32,7 @@ fn finish(run: &mut Run) -> Vec<String> {
     run.state().records.iter().map(|r| r.hash.clone()).collect()
 }
 
-const VARIANTS: [&str; 12] = [
+const VARIANTS: [&str; 13] = [
     "",
     "clients_per_round = 2\n[rule]\nkind = \"fedadam\"\n",
     "[method]\nkind = \"ffa-lora\"\ntargets = [\"qkv\", \"embedding\"]\n[rule]\nkind = \"fedyogi\"\n",
@@ -44,6 +44,7 @@ const VARIANTS: [&str; 12] = [
     "[train]\noptimiser = \"sgd\"\nscaffold = true\nprox = 0.01\n",
     "[[stage]]\nkind = \"top-k\"\nshare = 0.2\n[[stage]]\nkind = \"quantise\"\nvalues = \"int8\"\n",
     "[[stage]]\nkind = \"clip\"\nnorm = 0.5\n[[stage]]\nkind = \"secure-sum\"\n",
+    "history = true\n[[stage]]\nkind = \"quantise\"\nvalues = \"int8\"\n[[stage]]\nkind = \"signed\"\n",
     "[method]\nforward = \"float\"\nscales = true\n[[stage]]\nkind = \"robust\"\nrule = { name = \"median\", bad = 1 }\n",
 ];
 
@@ -146,17 +147,6 @@ fn noise_is_accounted_for_and_a_run_beyond_its_budget_is_refused() {
     let mut other = start(&c2, false);
     finish(&mut other);
     assert_ne!(other.state().global.adapter, run.state().global.adapter);
-    let mut greedy = c.clone();
-    if let Stage::Noise { examples, .. } = &mut greedy.stages[0] {
-        *examples = 10_000;
-    }
-    let texts = texts(&greedy, None).unwrap();
-    assert!(
-        Run::new(greedy, None, &texts, false)
-            .unwrap_err()
-            .to_string()
-            .contains("examples")
-    );
     let mut alone = c;
     alone.stages.remove(1);
     assert!(
@@ -238,4 +228,116 @@ fn a_comparison_and_an_export_measure_what_they_say() {
     )
     .unwrap();
     assert!(!e.ternarised && (e.served_perplexity / e.trained_perplexity - 1.0).abs() < 0.01);
+}
+
+#[test]
+fn encrypted_and_signed_updates_average_as_plain_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let clip = "[[stage]]\nkind = \"clip\"\nnorm = 0.5\n";
+    let mut c = config(dir.path(), clip);
+    c.rounds = 1;
+    let equal = |run: &mut Run| {
+        let n = run.clients.iter().map(|c| c.train.len()).min().unwrap();
+        run.clients.iter_mut().for_each(|c| c.train.truncate(n));
+    };
+    let mut plain = start(&c, false);
+    equal(&mut plain);
+    finish(&mut plain);
+    let want = plain.state().global.adapter.clone();
+    c.stages.push(Stage::Signed {});
+    let mut signed = start(&c, false);
+    equal(&mut signed);
+    finish(&mut signed);
+    assert_eq!(signed.state().global.adapter, want);
+    let (p, s) = (&plain.state().records[0], &signed.state().records[0]);
+    assert_eq!(s.bytes_up - p.bytes_up, 4 * 136);
+    c.stages.push(Stage::EncryptedSum {});
+    let mut hidden = start(&c, false);
+    equal(&mut hidden);
+    finish(&mut hidden);
+    let d = want.difference(&hidden.state().global.adapter).unwrap();
+    assert!(d.flatten().iter().all(|x| x.abs() < 1e-6));
+    assert!(hidden.state().records[0].aggregation_error.is_none());
+}
+
+fn forgotten(c: &RunConfig, client: usize, way: Way) -> Result<Forgotten, FederatedError> {
+    let texts = texts(c, None)?;
+    let go = |_: Event<'_>| ControlFlow::Continue(());
+    Ok(forget(c, None, &texts, client, way, &go)?.unwrap())
+}
+
+#[test]
+fn a_client_of_the_last_round_is_forgotten_bit_for_bit() {
+    for (extra, stage) in [
+        ("history = true\ncombine = \"stack\"\n", ""),
+        (
+            "history = true\n",
+            "[[stage]]\nkind = \"robust\"\nrule = { name = \"median\", bad = 1 }\n",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut c = config(dir.path(), &format!("{extra}{stage}"));
+        c.rounds = 1;
+        finish(&mut start(&c, false));
+        let f = forgotten(&c, 2, Way::Best).unwrap();
+        let r = &f.report;
+        assert_eq!(
+            r.certificate.removal,
+            crate::unlearning::Removal::Exact { round: 0 }
+        );
+        assert_eq!((r.certificate.distance, r.replayed, r.rounds), (0.0, 0, 1));
+        assert_eq!(r.after, r.retrained);
+        assert_ne!(r.after.on_forgotten, r.before.on_forgotten);
+        assert_eq!(f.run.state().records[0].clients, [0, 1, 3]);
+    }
+}
+
+#[test]
+fn a_client_of_several_rounds_is_forgotten_by_replay_or_nearly_by_subtraction() {
+    let dir = tempfile::tempdir().unwrap();
+    let c = config(dir.path(), "history = true\nclients_per_round = 2\n");
+    let mut run = start(&c, false);
+    finish(&mut run);
+    let first = |k: usize| {
+        run.state()
+            .records
+            .iter()
+            .position(|r| r.clients.contains(&k))
+    };
+    // A client that came late and then stayed or not: replay begins where it first came.
+    let client = (0..4)
+        .filter(|&k| first(k).is_some())
+        .max_by_key(|&k| first(k))
+        .unwrap();
+    let f = forgotten(&c, client, Way::Replay).unwrap();
+    assert_eq!(f.report.certificate.distance, 0.0, "{:?}", f.report);
+    assert_eq!(f.report.replayed, 4 - first(client).unwrap());
+    let near = forgotten(&c, run.state().records[0].clients[0], Way::Subtract).unwrap();
+    let d = near.report.certificate.distance;
+    assert!(d > 0.0 && d < 1.0, "{d}");
+    assert!(forgotten(&c, 9, Way::Best).is_err());
+    // A hidden sum has nothing to take back, and a run without history nothing to begin from.
+    let mut hidden = c.clone();
+    hidden.clients_per_round = 0;
+    hidden.rounds = 2;
+    hidden.out = dir.path().join("hidden");
+    hidden.stages = vec![Stage::Clip { norm: 0.5 }, Stage::SecureSum { bits: 24 }];
+    finish(&mut start(&hidden, false));
+    assert!(
+        forgotten(&hidden, 0, Way::Subtract)
+            .unwrap_err()
+            .to_string()
+            .contains("replay")
+    );
+    let replayed = forgotten(&hidden, 0, Way::Best).unwrap();
+    assert_eq!(replayed.report.certificate.distance, 0.0);
+    hidden.history = false;
+    hidden.out = dir.path().join("none");
+    finish(&mut start(&hidden, false));
+    assert!(
+        forgotten(&hidden, 0, Way::Best)
+            .unwrap_err()
+            .to_string()
+            .contains("history = true")
+    );
 }

@@ -20,6 +20,11 @@ pub fn identity() -> Result<SigningKey, ProtectionError> {
     Ok(SigningKey::from_bytes(&*entropy()?))
 }
 
+/// The signature key of a secret that was kept.
+pub fn signing_key(secret: [u8; 32]) -> SigningKey {
+    SigningKey::from_bytes(&secret)
+}
+
 /// 32 bytes from the operating system.
 pub(crate) fn entropy() -> Result<Zeroizing<[u8; 32]>, ProtectionError> {
     let mut seed = Zeroizing::new([0; 32]);

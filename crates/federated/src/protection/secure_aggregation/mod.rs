@@ -59,12 +59,13 @@ mod server;
 mod shamir;
 #[cfg(test)]
 mod tests;
+pub(crate) mod two_lists;
 mod uniformity;
 
 pub use client::Client;
 pub use config::{Graph, Roster, RoundConfig};
 pub use fixed_point::FixedPoint;
-pub use keys::identity;
+pub use keys::{identity, signing_key};
 pub use mask::{pack_bits, unpack_bits};
 pub use server::{SecureSum, Server, ServerPhase};
 pub use shamir::{SECRET_BYTES, SHARE_BYTES, Share, recover, split};

@@ -1,0 +1,114 @@
+//! `tacit federate coordinate`: the rounds of a federation over a Flower SuperLink.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tacit_federated::flower::http::Address;
+use tacit_federated::run::{RemoteEvent, RemoteOptions, RoundRecord, coordinate, export_model};
+
+use super::args::CoordinateArgs;
+use super::failure;
+use super::run::{head, line, stages};
+use super::setting::{self, Setting};
+use crate::args::Global;
+use crate::exit::{Failure, Kind, Outcome};
+use crate::interrupt;
+use crate::output::{print_json, seconds};
+use crate::progress::Display;
+
+/// The JSON object.
+#[derive(Debug, Serialize)]
+struct Report {
+    stages: Vec<String>,
+    rounds: Vec<RoundRecord>,
+    folder: String,
+    seconds: f64,
+}
+
+/// Runs the command.
+pub fn run(args: &CoordinateArgs, global: &Global) -> Outcome {
+    let began = Instant::now();
+    let mut config = setting::config(Some(&args.config))?;
+    if let Some(out) = &args.out {
+        config.out = out.clone();
+    }
+    let clients = args.clients.unwrap_or_else(|| config.clients());
+    let base = Setting::base(&config)?;
+    let options = RemoteOptions {
+        address: Address {
+            url: args.superlink.clone(),
+            root_certificate: args.root_certificate.clone(),
+            patience: Duration::from_secs(args.wait),
+        },
+        deadline: Duration::from_secs(args.deadline),
+        wait: Duration::from_secs(args.wait),
+        resume: args.resume,
+    };
+    let bar = Display::pick(global.json).waiting("waiting for the SuperLink, a run and its nodes");
+    if !global.json {
+        bar.suspend(|| println!("{}", head()));
+    }
+    let tell = |event: RemoteEvent<'_>| {
+        match event {
+            RemoteEvent::Present { clients, of } => {
+                bar.set_message(format!("{clients} of {of} clients are there"));
+            }
+            RemoteEvent::Failed { node, problem } => {
+                tracing::warn!("node {node}: {problem}");
+            }
+            RemoteEvent::Round(r) => {
+                tracing::info!("round {}: {}", r.round, r.hash);
+                if !global.json {
+                    bar.suspend(|| println!("{}", line(r)));
+                }
+            }
+            RemoteEvent::Waiting => {}
+        }
+        if interrupt::pressed() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    let done = coordinate(config, base, clients, &options, &tell);
+    bar.finish_and_clear();
+    let (run, finished) = done.map_err(failure)?;
+    if !finished {
+        let problem = if interrupt::pressed() {
+            Failure::new(
+                Kind::Interrupted,
+                format!(
+                    "interrupted after {} rounds; --resume goes on from there",
+                    run.state().records.len()
+                ),
+            )
+        } else {
+            Failure::new(
+                Kind::Other,
+                format!(
+                    "no run was submitted to the SuperLink within {} s; submit one with `flwr run`",
+                    args.wait
+                ),
+            )
+        };
+        return Err(problem);
+    }
+    let folder = run.config().out.join("model");
+    export_model(&run, &run.state().global, &folder).map_err(failure)?;
+    let report = Report {
+        stages: stages(&run),
+        rounds: run.state().records.clone(),
+        folder: folder.display().to_string(),
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    if global.json {
+        return print_json(&report);
+    }
+    println!(
+        "model in {}, {} s in total; next: tacit model calibrate {0}",
+        report.folder,
+        seconds(report.seconds)
+    );
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Protobuf over HTTP POST, with retries.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use ureq::Agent;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use crate::FederatedError;
+
+/// Largest answer that is read: an object of 5 MiB with its frame, or a long list of messages.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// Where a SuperLink is and how to reach it.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// `http://host:port` or `https://host:port`.
+    pub url: String,
+    /// Certificate of the authority that signed the server's, PEM; the usual ones without.
+    pub root_certificate: Option<PathBuf>,
+    /// For how long a SuperLink that does not answer is asked again.
+    pub patience: Duration,
+}
+
+/// A client of one service.
+#[derive(Debug)]
+pub struct Service {
+    agent: Agent,
+    prefix: String,
+    patience: Duration,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Service {
+    /// A client of the service with this path, e.g. `v1/fleet`.
+    ///
+    /// # Errors
+    /// [`FederatedError::Setting`] for a URL of another scheme, [`FederatedError::Io`] and [`FederatedError::Format`] for the certificate.
+    pub fn new(address: &Address, path: &str) -> Result<Self, FederatedError> {
+        if !address.url.starts_with("http://") && !address.url.starts_with("https://") {
+            return Err(FederatedError::setting(
+                "superlink",
+                "http://HOST:PORT or https://HOST:PORT",
+                &address.url,
+                "8000 is the usual port",
+            ));
+        }
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(10)))
+            .timeout_global(Some(Duration::from_secs(120)));
+        if let Some(file) = &address.root_certificate {
+            config = config.tls_config(
+                TlsConfig::builder()
+                    .root_certs(RootCerts::new_with_certs(&[certificate(file)?]))
+                    .build(),
+            );
+        }
+        Ok(Self {
+            agent: config.build().into(),
+            prefix: format!("{}/{path}/", address.url.trim_end_matches('/')),
+            patience: address.patience,
+            headers: Vec::new(),
+        })
+    }
+
+    /// Sends this header with every request.
+    pub fn set_header(&mut self, name: &'static str, value: String) {
+        self.headers.retain(|(n, _)| *n != name);
+        self.headers.push((name, value));
+    }
+
+    /// One call. A server that is not there, busy or starting is asked again until patience ends.
+    ///
+    /// # Errors
+    /// [`FederatedError::Remote`] with what the server said.
+    pub fn call<A: Message + Default>(
+        &self,
+        method: &str,
+        request: &impl Message,
+        fresh: &dyn Fn() -> Result<Vec<(&'static str, String)>, FederatedError>,
+    ) -> Result<A, FederatedError> {
+        let url = format!("{}{method}", self.prefix);
+        let body = request.encode_to_vec();
+        let began = Instant::now();
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let problem = match self.once(&url, &body, &fresh()?) {
+                Ok((200, answer)) => {
+                    return A::decode(answer.as_slice()).map_err(|e| FederatedError::Remote {
+                        call: method.to_owned(),
+                        status: 200,
+                        problem: format!("its answer cannot be read: {e}"),
+                    });
+                }
+                Ok((status @ (429 | 502..=504), answer)) => (status, said(&answer)),
+                Ok((status, answer)) => {
+                    return Err(FederatedError::Remote {
+                        call: method.to_owned(),
+                        status,
+                        problem: said(&answer),
+                    });
+                }
+                Err(e) => (0, e.to_string()),
+            };
+            if began.elapsed() + pause > self.patience {
+                return Err(FederatedError::Remote {
+                    call: method.to_owned(),
+                    status: problem.0,
+                    problem: problem.1,
+                });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    fn once(
+        &self,
+        url: &str,
+        body: &[u8],
+        fresh: &[(&'static str, String)],
+    ) -> Result<(u16, Vec<u8>), ureq::Error> {
+        let mut request = self
+            .agent
+            .post(url)
+            .header("content-type", "application/protobuf")
+            .header("accept", "application/protobuf");
+        for (name, value) in self.headers.iter().chain(fresh) {
+            request = request.header(*name, value);
+        }
+        let mut response = request.send(body)?;
+        let answer = response
+            .body_mut()
+            .with_config()
+            .limit(MOST_BYTES)
+            .read_to_vec()?;
+        Ok((response.status().as_u16(), answer))
+    }
+}
+
+/// The beginning of an answer that is no message, as text.
+fn said(answer: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&answer[..answer.len().min(400)]).into_owned();
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+fn certificate(file: &Path) -> Result<Certificate<'static>, FederatedError> {
+    let pem = std::fs::read(file).map_err(|e| FederatedError::io(file, e))?;
+    Certificate::from_pem(&pem).map_err(|e| {
+        FederatedError::format(
+            file.display().to_string(),
+            format!("it is no certificate in PEM form ({e})"),
+            "give the certificate of the authority that signed the SuperLink's",
+        )
+    })
+}

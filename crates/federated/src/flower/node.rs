@@ -1,0 +1,167 @@
+//! A node's life: it takes messages, lets its [`Party`] answer them, and goes on until it is told to stop.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::fleet::Fleet;
+use super::http::Address;
+use super::identity::NodeKey;
+use super::object::Message;
+use super::proto::Error;
+use super::runtime::{Runtime, reply};
+use crate::FederatedError;
+use crate::run::Party;
+
+/// Pause between looking for messages.
+const POLL: Duration = Duration::from_millis(200);
+/// Flower's code of an error that the client's own work raised.
+const CLIENT_ERROR: i64 = 2;
+
+/// What a node tells while it works.
+#[derive(Clone, Debug)]
+pub enum NodeEvent {
+    /// It is connected, under this number.
+    Connected(u64),
+    /// A message of this type was answered.
+    Answered(String),
+    /// Something went wrong that is not its end.
+    Trouble(String),
+}
+
+/// Who watches a node: `tell` hears of events, `go_on` ends it by saying no.
+#[derive(Clone, Copy)]
+pub struct Watch<'w> {
+    /// Hears of events.
+    pub tell: &'w (dyn Fn(NodeEvent) + Sync),
+    /// Says no to end the node.
+    pub go_on: &'w (dyn Fn() -> bool + Sync),
+}
+
+/// The answer to a message; what goes wrong is told to the coordinator and is not the node's end.
+fn answer(party: &mut Party, message: &Message, node: u64, watch: Watch<'_>) -> Message {
+    let kind = message.metadata.message_type.clone();
+    let body = match &message.body {
+        Ok(content) => party.answer(&kind, content).map_err(|e| {
+            (watch.tell)(NodeEvent::Trouble(format!("{kind}: {e}")));
+            Error {
+                code: CLIENT_ERROR,
+                reason: e.to_string(),
+            }
+        }),
+        Err(e) => Err(e.clone()),
+    };
+    (watch.tell)(NodeEvent::Answered(kind));
+    reply(message, node, body)
+}
+
+/// Works for a SuperLink. With `register` the node announces its key itself; the key is made if the file is not there.
+///
+/// # Errors
+/// [`FederatedError::Remote`] when the SuperLink refuses the node or stays away longer than the address's patience.
+pub fn on_superlink(
+    party: &mut Party,
+    address: &Address,
+    key_file: &Path,
+    register: bool,
+    watch: Watch<'_>,
+) -> Result<(), FederatedError> {
+    // A SuperLink that was restarted has forgotten its nodes: connect again.
+    while (watch.go_on)() {
+        let memory = key_file.with_extension("node");
+        let fleet = Fleet::connect(address, NodeKey::from_file(key_file)?, register, &memory)?;
+        (watch.tell)(NodeEvent::Connected(fleet.node()));
+        match serve(party, &fleet, watch) {
+            Ok(()) => return fleet.leave(),
+            Err(
+                e @ FederatedError::Remote {
+                    status: 401 | 404, ..
+                },
+            ) => (watch.tell)(NodeEvent::Trouble(format!("{e}; connecting again"))),
+            Err(e) => return Err(e),
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Takes messages and answers them; heartbeats go on while it works.
+fn serve(party: &mut Party, fleet: &Fleet, watch: Watch<'_>) -> Result<(), FederatedError> {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            let mut last = Instant::now();
+            while !done.load(Ordering::Relaxed) {
+                std::thread::sleep(POLL);
+                if last.elapsed() > Duration::from_secs(10) {
+                    if let Err(e) = fleet.heartbeat() {
+                        (watch.tell)(NodeEvent::Trouble(format!("heartbeat: {e}")));
+                    }
+                    last = Instant::now();
+                }
+            }
+        });
+        let served = messages(party, fleet, watch);
+        done.store(true, Ordering::Relaxed);
+        served
+    })
+}
+
+fn messages(party: &mut Party, fleet: &Fleet, watch: Watch<'_>) -> Result<(), FederatedError> {
+    let trouble = |e: &FederatedError| (watch.tell)(NodeEvent::Trouble(e.to_string()));
+    while (watch.go_on)() {
+        let message = match fleet.pull() {
+            Ok(Some(m)) => m,
+            Ok(None) => {
+                std::thread::sleep(POLL);
+                continue;
+            }
+            // A malformed message, or one of a run that has ended, is not answered; the next may be better.
+            Err(
+                e @ (FederatedError::Format { .. }
+                | FederatedError::Remote {
+                    status: 200 | 403 | 409 | 412,
+                    ..
+                }),
+            ) => {
+                trouble(&e);
+                std::thread::sleep(POLL);
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        let began = Instant::now();
+        let answer = answer(party, &message, fleet.node(), watch);
+        // The run may have ended meanwhile.
+        if let Err(e) = fleet.push(&answer, began.elapsed().as_secs_f64()) {
+            trouble(&e);
+        }
+    }
+    Ok(())
+}
+
+/// Works for a stock SuperNode (`--isolation process`): one task after the other, the model stays in memory.
+///
+/// # Errors
+/// [`FederatedError::Remote`] when the SuperNode stays away longer than the address's patience.
+pub fn behind_supernode(
+    party: &mut Party,
+    address: &Address,
+    watch: Watch<'_>,
+) -> Result<(), FederatedError> {
+    while (watch.go_on)() {
+        let wait = Duration::from_secs(3600);
+        let Some(task) = Runtime::acquire(address, "flwr-clientapp", wait, &|| (watch.go_on)())?
+        else {
+            continue;
+        };
+        (watch.tell)(NodeEvent::Connected(task.node()));
+        let began = Instant::now();
+        for message in task.pull(&[])? {
+            let answer = answer(party, &message, task.node(), watch);
+            task.push(&[answer])?;
+        }
+        task.finish(Ok(()), Some(began.elapsed().as_secs_f64()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,262 @@
+//! A round: clients' contributions, what hides or orders them, and the next shared state.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::client::{Contribution, Memory, contribute};
+use super::{Event, Hidden, RoundRecord, Run, encrypted, secure};
+use crate::compress::decode;
+use crate::lora::{Global, combine};
+use crate::rules::apply;
+use crate::{FederatedError, NamedTensors};
+
+/// What the coordinator makes of a round's contributions.
+pub(super) struct Aggregate {
+    /// Adapter before the server rule.
+    pub average: NamedTensors,
+    pub residual: NamedTensors,
+    pub bytes_up: u64,
+    pub bytes_down: u64,
+    pub error: Option<f64>,
+    pub relative_error: Option<f64>,
+    pub epsilon: Option<f64>,
+}
+
+impl Run {
+    /// Client `client`'s contribution to round `round` from the present state.
+    pub(super) fn client(
+        &self,
+        round: usize,
+        client: usize,
+    ) -> Result<Contribution, FederatedError> {
+        contribute(
+            &self.config,
+            &self.tuner,
+            &self.clients[client],
+            client,
+            round,
+            &self.state.global,
+            Memory {
+                kept: &self.state.kept[client],
+                controls: (&self.state.control, &self.state.controls[client]),
+            },
+        )
+    }
+
+    /// The next round; `None` if `tell` stopped it, and then nothing has changed.
+    pub(super) fn round(
+        &mut self,
+        tell: &(dyn Fn(Event<'_>) -> ControlFlow<()> + Sync),
+    ) -> Result<Option<RoundRecord>, FederatedError> {
+        let began = Instant::now();
+        let round = self.state.records.len();
+        let drawn = self.drawn(round);
+        let done: Vec<Option<Contribution>> = drawn
+            .par_iter()
+            .map(|&k| {
+                let c = self.client(round, k)?;
+                let event = Event::Trained {
+                    round: round + 1,
+                    client: k,
+                };
+                Ok(tell(event).is_continue().then_some(c))
+            })
+            .collect::<Result<_, FederatedError>>()?;
+        let Some(contributions) = done.into_iter().collect::<Option<Vec<_>>>() else {
+            return Ok(None);
+        };
+        if let Some(history) = &mut self.history {
+            history.keep_state(round, &self.state, &self.fingerprint)?;
+            history.keep_contributions(round, &contributions, !self.config.hides_updates())?;
+        }
+        let aggregate = self.aggregate(round, &contributions)?;
+        let measure = |run: &Self| run.perplexity(&run.state.global);
+        Ok(Some(self.finish_round(
+            round,
+            &contributions,
+            aggregate,
+            began,
+            &measure,
+        )?))
+    }
+
+    /// Makes the aggregate the next state; `measure` gives its perplexity. The record is not yet appended.
+    pub(super) fn finish_round(
+        &mut self,
+        round: usize,
+        contributions: &[Contribution],
+        a: Aggregate,
+        began: Instant,
+        measure: &dyn Fn(&Self) -> Result<f64, FederatedError>,
+    ) -> Result<RoundRecord, FederatedError> {
+        a.average.check_finite("the aggregate")?;
+        let current = self.state.global.adapter.clone();
+        let adapter = apply(
+            &self.config.rule,
+            &mut self.state.rule,
+            &current,
+            &a.average,
+        )?;
+        self.state.global = Global {
+            adapter,
+            residual: a.residual,
+        };
+        if self.config.train.scaffold {
+            self.update_controls(contributions)?;
+        }
+        for c in contributions {
+            self.state.kept[c.client] = c.kept.clone();
+        }
+        let n = contributions.len() as f64;
+        Ok(RoundRecord {
+            round: round + 1,
+            clients: contributions.iter().map(|c| c.client).collect(),
+            train_loss: contributions.iter().map(|c| c.outcome.loss).sum::<f64>() / n,
+            validation_perplexity: measure(self)?,
+            bytes_up: a.bytes_up + contributions.iter().map(|c| c.bytes_up).sum::<u64>(),
+            bytes_down: a.bytes_down + contributions.iter().map(|c| c.bytes_down).sum::<u64>(),
+            seconds: began.elapsed().as_secs_f64(),
+            aggregation_error: a.error,
+            relative_aggregation_error: a.relative_error,
+            epsilon: a.epsilon,
+            hash: self.state.hash(),
+        })
+    }
+
+    pub(super) fn aggregate(
+        &self,
+        round: usize,
+        contributions: &[Contribution],
+    ) -> Result<Aggregate, FederatedError> {
+        if self.config.hides_updates() {
+            self.hidden_sum(round, contributions)
+        } else {
+            self.visible(round, contributions)
+        }
+    }
+
+    /// The coordinator learns a sum only.
+    fn hidden_sum(
+        &self,
+        round: usize,
+        contributions: &[Contribution],
+    ) -> Result<Aggregate, FederatedError> {
+        let current = &self.state.global.adapter;
+        let updates: Vec<NamedTensors> = contributions.iter().map(|c| c.update.clone()).collect();
+        let mut average = current.clone();
+        let mut epsilon = None;
+        let bound = self.config.clip().unwrap_or(1.0);
+        let (bytes_up, bytes_down) = match (&self.hidden, self.config.secure_bits()) {
+            (Hidden::Noise(private), Some(bits)) => {
+                epsilon = Some(private.ledger(round + 1)?);
+                let inputs = updates
+                    .iter()
+                    .map(|u| private.encode(u))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let sum = secure::sum(inputs, bits, self.session(), round as u64)?;
+                let rate = self.noise_rate(round, private.rate());
+                average.axpy(rate, &private.decode(&sum.values, current)?)?;
+                (sum.bytes_up, sum.bytes_down)
+            }
+            (Hidden::Encrypted(scheme), _) => {
+                let updates: Vec<_> = contributions
+                    .iter()
+                    .map(|c| (c.client, c.update.clone()))
+                    .collect();
+                let sum = encrypted::mean(scheme, &updates, self.signer.as_ref(), round)?;
+                average.axpy(1.0, &sum.mean)?;
+                (sum.bytes_up, sum.bytes_down)
+            }
+            (_, bits) => {
+                let bits = bits.unwrap_or(24);
+                let sum = secure::mean(&updates, bound, bits, self.session(), round as u64)?;
+                average.axpy(1.0, &sum.mean)?;
+                (sum.bytes_up, sum.bytes_down)
+            }
+        };
+        Ok(Aggregate {
+            average,
+            residual: self.state.global.residual.clone(),
+            bytes_up,
+            bytes_down,
+            error: None,
+            relative_error: None,
+            epsilon,
+        })
+    }
+
+    /// The step along a noisy mean gradient: falls over the rounds as the clients' learning rate would.
+    pub(super) fn noise_rate(&self, round: usize, rate: f64) -> f32 {
+        let t = &self.config.train;
+        (rate * t.rate(round, self.config.rounds) / t.lr) as f32
+    }
+
+    /// The coordinator sees every update.
+    fn visible(
+        &self,
+        round: usize,
+        contributions: &[Contribution],
+    ) -> Result<Aggregate, FederatedError> {
+        let mut bytes_up = 0;
+        let locals = contributions
+            .iter()
+            .map(|c| {
+                let mut local = c.start.clone();
+                match &self.signer {
+                    None => local.axpy(1.0, &c.update)?,
+                    Some(signer) => {
+                        let sealed = signer.seal(c.client, round, &c.payload)?;
+                        bytes_up += (sealed.len() - c.payload.len()) as u64;
+                        let update = decode(signer.open(&sealed, c.client, round)?, &c.update)?;
+                        local.axpy(1.0, &update)?;
+                    }
+                }
+                Ok((local, c.weight))
+            })
+            .collect::<Result<Vec<_>, FederatedError>>()?;
+        let combined = combine(
+            &self.tuner,
+            self.config.combine,
+            &self.state.global,
+            &locals,
+        )?;
+        let average = match self.config.robust() {
+            None => combined.average,
+            Some(rule) => {
+                let flat: Vec<Vec<f32>> =
+                    contributions.iter().map(|c| c.update.flatten()).collect();
+                let current = &self.state.global.adapter;
+                let mut average = current.clone();
+                average.axpy(
+                    1.0,
+                    &current.unflatten(&rule.aggregate(&flat, None)?.update)?,
+                )?;
+                average
+            }
+        };
+        Ok(Aggregate {
+            average,
+            residual: combined.residual,
+            bytes_up,
+            bytes_down: 4 * (combined.residual_values * contributions.len()) as u64,
+            error: Some(combined.error),
+            relative_error: Some(combined.relative_error),
+            epsilon: None,
+        })
+    }
+
+    /// `c <- c + (1 / N) sum_k (c_k' - c_k)` over all N clients, and each `c_k <- c_k'`.
+    fn update_controls(&mut self, contributions: &[Contribution]) -> Result<(), FederatedError> {
+        let all = self.clients.len() as f32;
+        for c in contributions {
+            if let Some(next) = &c.outcome.control {
+                let change = next.difference(&self.state.controls[c.client])?;
+                self.state.control.axpy(1.0 / all, &change)?;
+                self.state.controls[c.client] = next.clone();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,307 @@
+//! Steps on an update's way from client to aggregate, and which of them go together.
+
+use serde::{Deserialize, Serialize};
+
+use crate::FederatedError;
+use crate::compress::Values;
+use crate::config::RunConfig;
+use crate::lora::Combine;
+use crate::protection::robust;
+
+/// One step on an update's way from client to aggregate, in the order of the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Stage {
+    /// Scales an update down to this norm.
+    Clip {
+        /// Largest Euclidean norm.
+        norm: f64,
+    },
+    /// Sends only the largest values; what is left out is kept for the next round.
+    TopK {
+        /// Share of the values.
+        share: f64,
+    },
+    /// Sends fewer bits; the error is kept for the next round.
+    Quantise {
+        /// How values are written.
+        values: Values,
+    },
+    /// Secure aggregation: the coordinator sees only the sum. All clients weigh the same.
+    SecureSum {
+        /// Bits of a masked value.
+        #[serde(default = "default_bits")]
+        bits: u32,
+    },
+    /// Encrypted aggregation: the coordinator adds CKKS ciphertexts under a key that all clients hold. All clients weigh the same.
+    EncryptedSum {},
+    /// Payloads signed by their clients (Ed25519), bound to run, round and purpose.
+    Signed {},
+    /// Differential privacy for single examples (sequences): every client sends the sum of its examples' clipped gradients with its part of
+    /// discrete Gaussian noise, under the secure sum. A round is then one step of gradient descent; what `[train]` says of local steps does
+    /// not count. The run is refused if it would exceed its budget.
+    Noise {
+        /// Budget: epsilon after all rounds.
+        epsilon: f64,
+        /// Budget: delta.
+        #[serde(default = "default_delta")]
+        delta: f64,
+        /// Largest norm of one example's gradient.
+        clip: f64,
+        /// Most examples of a client that take part, in every round the same.
+        examples: usize,
+        /// Length of the step along the noisy mean gradient that the server rule is given.
+        #[serde(default = "default_rate")]
+        rate: f64,
+    },
+    /// A robust rule in place of the average.
+    Robust {
+        /// The rule.
+        rule: robust::Rule,
+    },
+}
+
+fn default_delta() -> f64 {
+    1e-5
+}
+
+fn default_bits() -> u32 {
+    24
+}
+
+fn default_rate() -> f64 {
+    1.0
+}
+
+impl Stage {
+    /// Its name in configuration files.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Clip { .. } => "clip",
+            Self::TopK { .. } => "top-k",
+            Self::Quantise { .. } => "quantise",
+            Self::SecureSum { .. } => "secure-sum",
+            Self::EncryptedSum {} => "encrypted-sum",
+            Self::Signed {} => "signed",
+            Self::Noise { .. } => "noise",
+            Self::Robust { .. } => "robust",
+        }
+    }
+
+    /// Whether it protects clients' text or the model, and not only bytes or training.
+    pub fn protects(&self) -> bool {
+        !matches!(self, Self::TopK { .. } | Self::Quantise { .. })
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Clip { norm } => format!("clip to norm {norm}"),
+            Self::TopK { share } => format!("largest {:.3} % of values, rest kept", 100.0 * share),
+            Self::Quantise { values } => format!("{values:?} values, error kept").to_lowercase(),
+            Self::SecureSum { bits } => format!("secure sum modulo 2^{bits}"),
+            Self::EncryptedSum {} => "sum of CKKS ciphertexts".into(),
+            Self::Signed {} => "signed payloads".into(),
+            Self::Noise {
+                epsilon,
+                delta,
+                clip,
+                examples,
+                ..
+            } => format!(
+                "gradients of at most {examples} examples a client clipped to {clip} each, discrete Gaussian noise for epsilon {epsilon} at delta {delta:e}"
+            ),
+            Self::Robust { rule } => format!("robust rule {}", rule.name()),
+        }
+    }
+}
+
+/// The settings of a [`Stage::Noise`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NoiseSettings {
+    /// Budget: epsilon after all rounds.
+    pub epsilon: f64,
+    /// Budget: delta.
+    pub delta: f64,
+    /// Largest norm of one example's gradient.
+    pub clip: f64,
+    /// Most examples of each client.
+    pub examples: usize,
+    /// Length of the step that the server rule is given.
+    pub rate: f64,
+}
+
+type Refusal = Result<(), FederatedError>;
+
+fn bad(setting: String, expected: &str, found: impl ToString, remedy: &str) -> Refusal {
+    Err(FederatedError::setting(
+        setting,
+        expected,
+        found.to_string(),
+        remedy,
+    ))
+}
+
+/// Checks every stage's values and that the stages fit together.
+///
+/// # Errors
+/// [`FederatedError::Setting`] with the reason.
+pub(crate) fn check(c: &RunConfig) -> Refusal {
+    for (i, s) in c.stages.iter().enumerate() {
+        if c.stages[..i].iter().any(|t| t.name() == s.name()) {
+            return bad(
+                format!("stage {i}"),
+                "each kind once",
+                format!("{} again", s.name()),
+                "remove one",
+            );
+        }
+        check_values(c, i, s)?;
+    }
+    check_hidden_sums(c)?;
+    check_noise(c)?;
+    if let Some(i) = position(c, "signed")
+        && position(c, "secure-sum").is_some()
+    {
+        return bad(
+            format!("stage {i} (signed)"),
+            "no secure-sum stage beside it",
+            "secure-sum",
+            "every message of the secure sum is signed already: remove this stage",
+        );
+    }
+    if position(c, "robust").is_some() && c.combine != Combine::Average {
+        return bad(
+            "stage (robust)".into(),
+            "combine = \"average\"",
+            format!("{:?}", c.combine).to_lowercase(),
+            "robust rules act on vectors of one layout",
+        );
+    }
+    Ok(())
+}
+
+fn position(c: &RunConfig, name: &str) -> Option<usize> {
+    c.stages.iter().position(|s| s.name() == name)
+}
+
+fn check_values(c: &RunConfig, i: usize, s: &Stage) -> Refusal {
+    match s {
+        Stage::Clip { norm } if !(*norm > 0.0 && norm.is_finite()) => bad(
+            format!("stage {i} (clip).norm"),
+            "a positive number",
+            norm,
+            "1 is usual",
+        ),
+        Stage::TopK { share } if !(*share > 0.0 && *share <= 1.0) => bad(
+            format!("stage {i} (top-k).share"),
+            "above 0, at most 1",
+            share,
+            "0.1 is usual",
+        ),
+        Stage::Robust { rule } if c.data.partition.is_none() => {
+            let n = match c.clients_per_round {
+                0 => c.clients(),
+                k => k,
+            };
+            Ok(rule.check(n)?)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What hides single updates needs a bound, one layout and equal weights, and leaves nothing to look at update by update.
+fn check_hidden_sums(c: &RunConfig) -> Refusal {
+    for (kind, other, why) in [
+        (
+            "secure-sum",
+            "encrypted-sum",
+            "masks cover every coordinate with uniform values of their own width, and a sum hides outliers",
+        ),
+        (
+            "encrypted-sum",
+            "secure-sum",
+            "ciphertexts hold every coordinate at one scale, and a sum hides outliers",
+        ),
+    ] {
+        let Some(i) = position(c, kind) else { continue };
+        let setting = || format!("stage {i} ({kind})");
+        if c.combine != Combine::Average {
+            return bad(
+                setting(),
+                "combine = \"average\"",
+                format!("{:?}", c.combine).to_lowercase(),
+                "the other rules need every client's factors, which a hidden sum hides",
+            );
+        }
+        let bound = position(c, "clip").or(position(c, "noise"));
+        if bound.is_none_or(|b| b > i) {
+            return bad(
+                setting(),
+                "a clip or noise stage before it",
+                "none",
+                "masked values need a bound: add [[stage]] kind = \"clip\" with a norm",
+            );
+        }
+        if position(c, other).is_some() {
+            return bad(
+                setting(),
+                "one of secure-sum and encrypted-sum",
+                "both",
+                "keep the one whose trust suits: docs/federated-protection.md compares them",
+            );
+        }
+        for beside in ["top-k", "quantise", "robust"] {
+            if position(c, beside).is_some() {
+                return bad(
+                    setting(),
+                    "no top-k, quantise or robust stage beside it",
+                    beside,
+                    why,
+                );
+            }
+        }
+        if c.train.scaffold {
+            return bad(
+                setting(),
+                "train.scaffold = false",
+                "true",
+                "control variates would travel outside the hidden sum",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn check_noise(c: &RunConfig) -> Refusal {
+    let (Some(i), Some(n)) = (position(c, "noise"), c.noise()) else {
+        return Ok(());
+    };
+    let setting = format!("stage {i} (noise)");
+    if position(c, "secure-sum").is_none_or(|s| s < i) {
+        return bad(
+            setting,
+            "a secure-sum stage after it",
+            "none",
+            "each client adds only its part of the noise: alone, or under a key that all clients hold, it would not be protected",
+        );
+    }
+    if position(c, "clip").is_some() || c.clients_per_round != 0 {
+        return bad(
+            setting,
+            "no clip stage, and all clients in every round",
+            "otherwise",
+            "the stage clips single examples itself, and its account is for rounds of all clients",
+        );
+    }
+    let positive = |x: f64| x > 0.0 && x.is_finite();
+    if !(positive(n.clip) && positive(n.rate) && n.examples > 0) {
+        return bad(
+            setting,
+            "a positive clip and rate, and at least one example",
+            format!("{}, {} and {}", n.clip, n.rate, n.examples),
+            "clip = 0.2, rate = 1.0 and examples = 200 are usual",
+        );
+    }
+    Ok(())
+}
