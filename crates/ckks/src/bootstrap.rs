@@ -517,15 +517,15 @@ impl Bootstrapper {
             out.scale *= relative;
             Ok(out)
         };
+        let real = || finish(evaluator.add(&slots, &conjugate)?);
         // i (conj(v) - v) = 2 Im v
-        let imaginary = if want_imaginary {
-            Some(finish(
-                evaluator.mul_i(&evaluator.sub(&conjugate, &slots)?)?,
-            )?)
+        let imaginary = || finish(evaluator.mul_i(&evaluator.sub(&conjugate, &slots)?)?);
+        let (real, imaginary) = if want_imaginary {
+            let (real, imaginary) = rayon::join(real, imaginary);
+            (real?, Some(imaginary?))
         } else {
-            None
+            (real()?, None)
         };
-        let real = finish(evaluator.add(&slots, &conjugate)?)?;
         evaluator.count_bootstrap();
         Ok((real, imaginary))
     }

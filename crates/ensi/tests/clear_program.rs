@@ -111,3 +111,20 @@ fn no_sub_norms_and_heads_as_wide_as_the_window() {
         3,
     );
 }
+
+#[test]
+fn heads_that_are_padded_and_grouped_queries_that_share_a_set() {
+    // head size 6: three pairs in room for four; 32 heads in two groups of 16, of which eight share keys and values
+    check(
+        &Case {
+            hidden: 192,
+            ffn: 300,
+            heads: 32,
+            kv_heads: 2,
+            layers: 1,
+            gains: true,
+            sub_norms: true,
+        },
+        4,
+    );
+}

@@ -1,6 +1,7 @@
 //! The specification: every operation on slot values in the clear, exactly.
 
 use num_complex::Complex64;
+use rayon::prelude::*;
 
 use crate::{
     EnsiError,
@@ -134,7 +135,7 @@ impl Machine for ClearMachine<'_> {
             ..*ct
         })
     }
-    fn dot_masks(&mut self, terms: &[(&ClearCt, &Mask)]) -> Result<ClearCt, EnsiError> {
+    fn dot_masks_unscaled(&mut self, terms: &[(&ClearCt, &Mask)]) -> Result<ClearCt, EnsiError> {
         let first = terms[0].0;
         let mut values = vec![Complex64::default(); first.values.len()];
         let mut level = first.level;
@@ -147,27 +148,28 @@ impl Machine for ClearMachine<'_> {
         }
         Ok(ClearCt {
             values,
-            level: self.chain.spend(&self.step, level, 1)?,
-            scale: first.scale,
-        })
-    }
-    fn mul_unscaled(&mut self, a: &ClearCt, b: &ClearCt) -> Result<ClearCt, EnsiError> {
-        Ok(ClearCt {
-            values: Self::zip(a, b, |x, y| x * y),
-            level: a.level.min(b.level),
-            scale: a.scale * b.scale,
+            level,
+            scale: first.scale * self.chain.q[level],
         })
     }
     fn dot(&mut self, terms: &[(&ClearCt, &ClearCt)]) -> Result<ClearCt, EnsiError> {
-        let mut sum: Option<ClearCt> = None;
+        let (first, second) = terms[0];
+        let scale = first.scale * second.scale;
+        let mut values = vec![Complex64::default(); first.values.len()];
+        let mut level = first.level;
         for (a, b) in terms {
-            let product = self.mul_unscaled(a, b)?;
-            sum = Some(match sum {
-                None => product,
-                Some(s) => self.add(&s, &product)?,
-            });
+            self.chain
+                .same_scale(&self.step, scale, a.scale * b.scale)?;
+            level = level.min(a.level).min(b.level);
+            for (v, (x, y)) in values.iter_mut().zip(a.values.iter().zip(&b.values)) {
+                *v += x * y;
+            }
         }
-        self.rescale(&sum.expect("at least one term"))
+        self.rescale(&ClearCt {
+            values,
+            level,
+            scale,
+        })
     }
     fn rescale(&mut self, ct: &ClearCt) -> Result<ClearCt, EnsiError> {
         let level = self.chain.spend(&self.step, ct.level, 1)?;
@@ -232,30 +234,34 @@ impl Machine for ClearMachine<'_> {
         layer: &TernaryLayer,
         delta: f64,
     ) -> Result<Vec<Refreshed<ClearCt>>, EnsiError> {
-        check_linear(
-            &self.chain,
-            layer,
-            delta,
-            inputs.iter().map(|ct| (ct.level, ct.scale)),
-        )?;
+        check_linear(&self.chain, layer, inputs.iter().map(|ct| ct.level))?;
         let tokens = self.layout.tokens();
         let zero = || vec![Complex64::default(); self.layout.slots()];
         let mut re: Vec<Vec<Complex64>> = (0..layer.outputs()).map(|_| zero()).collect();
         let mut im: Vec<Vec<Complex64>> = (0..layer.outputs()).map(|_| zero()).collect();
-        let mut sums = vec![0.0; tokens];
-        for row in 0..layer.rows() {
-            sums.fill(0.0);
-            for (weight, column) in layer.row(row).iter().zip(layer.columns()) {
-                if *weight != 0 {
-                    let start = self.layout.slot(column.block, 0);
-                    for (sum, x) in sums
-                        .iter_mut()
-                        .zip(&inputs[column.ciphertext].values[start..])
-                    {
-                        *sum += f64::from(*weight) * x.re;
+        let columns: Vec<Vec<f64>> = layer
+            .columns()
+            .iter()
+            .map(|column| {
+                let start = self.layout.slot(column.block, 0);
+                let values = &inputs[column.ciphertext].values[start..start + tokens];
+                values.iter().map(|x| x.re).collect()
+            })
+            .collect();
+        let products: Vec<Vec<f64>> = (0..layer.rows())
+            .into_par_iter()
+            .map(|row| {
+                let mut sums = vec![0.0; tokens];
+                for (weight, column) in layer.row(row).iter().zip(&columns) {
+                    let weight = f64::from(*weight);
+                    for (sum, x) in sums.iter_mut().zip(column) {
+                        *sum += weight * x;
                     }
                 }
-            }
+                sums
+            })
+            .collect();
+        for (row, sums) in products.iter().enumerate() {
             for place in layer.places(row) {
                 let half = if place.half == Half::Re {
                     &mut re
@@ -263,7 +269,7 @@ impl Machine for ClearMachine<'_> {
                     &mut im
                 };
                 let start = self.layout.slot(place.block, 0);
-                for (out, sum) in half[place.ciphertext][start..].iter_mut().zip(&sums) {
+                for (out, sum) in half[place.ciphertext][start..].iter_mut().zip(sums) {
                     out.re += sum;
                 }
             }
@@ -293,22 +299,21 @@ impl Machine for ClearMachine<'_> {
     }
 }
 
-/// What every machine checks before a linear layer: number of inputs, levels, scales.
+/// What every machine checks before a linear layer: number of inputs, levels.
 pub(crate) fn check_linear(
     chain: &Chain,
     layer: &TernaryLayer,
-    delta: f64,
-    inputs: impl ExactSizeIterator<Item = (usize, f64)>,
+    levels: impl ExactSizeIterator<Item = usize>,
 ) -> Result<(), EnsiError> {
-    if inputs.len() != layer.inputs() {
+    if levels.len() != layer.inputs() {
         return Err(EnsiError::Shape(format!(
             "{}: {} input ciphertexts, expected {}",
             layer.name(),
-            inputs.len(),
+            levels.len(),
             layer.inputs()
         )));
     }
-    for (level, scale) in inputs {
+    for level in levels {
         if level < chain.bottom {
             return Err(EnsiError::OutOfLevels {
                 step: layer.name().to_owned(),
@@ -316,7 +321,6 @@ pub(crate) fn check_linear(
                 found: level,
             });
         }
-        chain.same_scale(layer.name(), scale, delta)?;
     }
     Ok(())
 }

@@ -165,34 +165,21 @@ impl Machine for CountingMachine<'_> {
     fn mul_i(&mut self, ct: &Shape) -> Result<Shape, EnsiError> {
         Ok(*ct)
     }
-    fn dot_masks(&mut self, terms: &[(&Shape, &Mask)]) -> Result<Shape, EnsiError> {
+    fn dot_masks_unscaled(&mut self, terms: &[(&Shape, &Mask)]) -> Result<Shape, EnsiError> {
         let level = terms.iter().map(|t| t.0.level).min().unwrap_or(0);
         for (ct, _) in terms {
             self.chain
                 .same_scale(self.step_name(), terms[0].0.scale, ct.scale)?;
         }
-        let seconds =
-            self.cost.plain_product(level) * terms.len() as f64 + self.cost.rescale(level);
+        let seconds = self.cost.plain_product(level) * terms.len() as f64;
         let n = terms.len() as u64;
         self.note(level, seconds, |c| {
             c.ct_pt += n;
             c.additions += n - 1;
-            c.rescales += 1;
         });
         Ok(Shape {
-            level: self.spend(level, 1)?,
-            scale: terms[0].0.scale,
-        })
-    }
-    fn mul_unscaled(&mut self, a: &Shape, b: &Shape) -> Result<Shape, EnsiError> {
-        let level = a.level.min(b.level);
-        self.keys.relinearisation = self.keys.relinearisation.max(level);
-        let seconds = self.cost.tensor(level);
-        self.note(level, seconds, |c| c.ct_ct += 1);
-        self.key_switch(level, false);
-        Ok(Shape {
             level,
-            scale: a.scale * b.scale,
+            scale: terms[0].0.scale * self.chain.q[level],
         })
     }
     fn dot(&mut self, terms: &[(&Shape, &Shape)]) -> Result<Shape, EnsiError> {
@@ -277,12 +264,7 @@ impl Machine for CountingMachine<'_> {
         layer: &TernaryLayer,
         delta: f64,
     ) -> Result<Vec<Refreshed<Shape>>, EnsiError> {
-        check_linear(
-            &self.chain,
-            layer,
-            delta,
-            inputs.iter().map(|ct| (ct.level, ct.scale)),
-        )?;
+        check_linear(&self.chain, layer, inputs.iter().map(|ct| ct.level))?;
         let out = Shape {
             level: self.chain.top,
             scale: refreshed_scale(&self.chain, delta),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use num_complex::Complex64;
+use rayon::prelude::*;
 use tacit_ckks::{
     Ciphertext, Context, Encoder, EvaluationKeys, Evaluator, Plaintext,
     bootstrap::{Bootstrapper, EncapsulationKeys},
@@ -142,6 +143,9 @@ impl Engine {
             self.encoder
                 .encode(mask.values(), self.chain.q[level], level)?,
         );
+        if !mask.is_shared() {
+            return Ok(plaintext);
+        }
         lock(&self.masks).insert((mask.id(), level), (mask.clone(), plaintext.clone()));
         Ok(plaintext)
     }
@@ -270,17 +274,16 @@ impl Machine for EncryptedMachine<'_> {
         steps: &[i64],
     ) -> Result<Vec<Ciphertext>, EnsiError> {
         let special = self.engine.context.params().p_len();
-        let hoisted = self.evaluator.hoist(ct, special)?;
+        let (evaluator, keys) = (&self.evaluator, self.evaluation());
+        let hoisted = evaluator.hoist(ct, special)?;
         let slots = self.engine.layout.slots() as i64;
         steps
-            .iter()
+            .par_iter()
             .map(|s| {
                 if s.rem_euclid(slots) == 0 {
                     return Ok(ct.clone());
                 }
-                let mut one = self
-                    .evaluator
-                    .rotate_hoisted(&hoisted, &[*s], self.evaluation())?;
+                let mut one = evaluator.rotate_hoisted(&hoisted, &[*s], keys)?;
                 Ok(one.remove(0))
             })
             .collect()
@@ -310,9 +313,11 @@ impl Machine for EncryptedMachine<'_> {
     fn mul_i(&mut self, ct: &Ciphertext) -> Result<Ciphertext, EnsiError> {
         Ok(self.evaluator.mul_i(ct)?)
     }
-    fn dot_masks(&mut self, terms: &[(&Ciphertext, &Mask)]) -> Result<Ciphertext, EnsiError> {
+    fn dot_masks_unscaled(
+        &mut self,
+        terms: &[(&Ciphertext, &Mask)],
+    ) -> Result<Ciphertext, EnsiError> {
         let level = terms.iter().map(|t| t.0.level).min().unwrap_or(0);
-        self.at_least(level, 1)?;
         let first = terms[0].0;
         let mut encoded = Vec::with_capacity(terms.len());
         for (ct, mask) in terms {
@@ -326,13 +331,7 @@ impl Machine for EncryptedMachine<'_> {
             .zip(&encoded)
             .map(|((ct, _), p)| (*ct, &**p))
             .collect();
-        Ok(self
-            .evaluator
-            .rescale(&self.evaluator.dot_plain(&products)?)?)
-    }
-    fn mul_unscaled(&mut self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext, EnsiError> {
-        let product = self.evaluator.mul_tensor(a, b)?;
-        Ok(self.evaluator.relinearise(&product, self.evaluation())?)
+        Ok(self.evaluator.dot_plain(&products)?)
     }
     fn dot(&mut self, terms: &[(&Ciphertext, &Ciphertext)]) -> Result<Ciphertext, EnsiError> {
         let level = terms
@@ -403,40 +402,35 @@ impl Machine for EncryptedMachine<'_> {
         delta: f64,
     ) -> Result<Vec<Refreshed<Ciphertext>>, EnsiError> {
         let engine = self.engine;
-        check_linear(
-            &engine.chain,
-            layer,
-            delta,
-            inputs.iter().map(|ct| (ct.level, ct.scale)),
-        )?;
+        check_linear(&engine.chain, layer, inputs.iter().map(|ct| ct.level))?;
         let mix = engine.mix(layer)?;
         let factor = delta / engine.chain.message_scale;
+        let (evaluator, keys) = (&self.evaluator, self.keys);
         let low = inputs
-            .iter()
+            .par_iter()
             .map(|ct| {
-                let ct = self.evaluator.drop_to_level(ct, engine.chain.bottom)?;
+                let ct = evaluator.drop_to_level(ct, engine.chain.bottom)?;
                 engine
                     .bootstrapper
-                    .slots_to_coeffs(&self.evaluator, &ct, factor, self.evaluation())
+                    .slots_to_coeffs(evaluator, &ct, factor, &keys.evaluation)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let (outputs, report) =
-            engine
-                .mlwe
-                .apply::<u64>(&self.evaluator, &self.keys.mlwe, &mix, &low)?;
+        let (outputs, report) = engine
+            .mlwe
+            .apply::<u64>(evaluator, &keys.mlwe, &mix, &low)?;
         self.vector_additions += report.additions;
         let scale = refreshed_scale(&engine.chain, delta);
         outputs
-            .into_iter()
+            .into_par_iter()
             .enumerate()
             .map(|(c, low)| {
                 let wants = layer.uses_imaginary(c);
                 let (mut re, mut im) = engine.bootstrapper.refresh(
-                    &self.evaluator,
+                    evaluator,
                     &low,
                     wants,
-                    self.evaluation(),
-                    &self.keys.encapsulation,
+                    &keys.evaluation,
+                    &keys.encapsulation,
                 )?;
                 re.scale = scale;
                 if let Some(im) = &mut im {

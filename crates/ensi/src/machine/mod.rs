@@ -19,24 +19,43 @@ use num_complex::Complex64;
 
 use crate::{EnsiError, ternary_layer::TernaryLayer};
 
-/// One plaintext factor for every slot. Machines cache its encoding by identity and level, so build a mask once and share it.
+/// One plaintext factor for every slot. Machines cache its encoding by identity and level, unless it is for one use only.
 #[derive(Clone, Debug)]
-pub struct Mask(Arc<Vec<Complex64>>);
+pub struct Mask {
+    values: Arc<Vec<Complex64>>,
+    shared: bool,
+}
 
 impl Mask {
-    /// A mask with these slot values.
+    /// A mask that many steps use: its encodings are kept.
     pub fn new(values: Vec<Complex64>) -> Self {
-        Self(Arc::new(values))
+        Self {
+            values: Arc::new(values),
+            shared: true,
+        }
+    }
+
+    /// A mask that one step uses: its encodings are not kept.
+    pub fn once(values: Vec<Complex64>) -> Self {
+        Self {
+            values: Arc::new(values),
+            shared: false,
+        }
+    }
+
+    /// Whether its encodings are worth keeping.
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// Slot values.
     pub fn values(&self) -> &[Complex64] {
-        &self.0
+        &self.values
     }
 
     /// Identity for caches: equal for clones of one mask only.
     pub fn id(&self) -> usize {
-        Arc::as_ptr(&self.0) as usize
+        Arc::as_ptr(&self.values) as usize
     }
 }
 
@@ -140,10 +159,8 @@ pub trait Machine {
     fn add_const(&mut self, ct: &Self::Ct, value: f64) -> Result<Self::Ct, EnsiError>;
     /// Multiplies every slot by the imaginary unit (exact, no level).
     fn mul_i(&mut self, ct: &Self::Ct) -> Result<Self::Ct, EnsiError>;
-    /// `sum_k ct_k * mask_k`; one level, scale unchanged.
-    fn dot_masks(&mut self, terms: &[(&Self::Ct, &Mask)]) -> Result<Self::Ct, EnsiError>;
-    /// Relinearised product, not yet rescaled: level unchanged, scales multiplied.
-    fn mul_unscaled(&mut self, a: &Self::Ct, b: &Self::Ct) -> Result<Self::Ct, EnsiError>;
+    /// `sum_k ct_k * mask_k`, not rescaled: level unchanged, scale times the prime of that level.
+    fn dot_masks_unscaled(&mut self, terms: &[(&Self::Ct, &Mask)]) -> Result<Self::Ct, EnsiError>;
     /// `sum_k a_k * b_k`, relinearised once, rescaled: one level.
     fn dot(&mut self, terms: &[(&Self::Ct, &Self::Ct)]) -> Result<Self::Ct, EnsiError>;
     /// Drops one prime: scale divided by it.
@@ -161,14 +178,21 @@ pub trait Machine {
         coefficients: &[f64],
         scale: f64,
     ) -> Result<Self::Ct, EnsiError>;
-    /// SlotsToCoeffs, the ternary product, and the refresh. Inputs are real-valued ciphertexts at scale `delta` and level
-    /// [`Chain::bottom`] or above; outputs are at [`Chain::top`] and hold the integer combinations `sum_i W[o][i] x_i`.
+    /// SlotsToCoeffs, the ternary product, and the refresh. Inputs are real-valued ciphertexts at level [`Chain::bottom`] or above, at
+    /// any scale: SlotsToCoeffs brings them to `delta`. Outputs are at [`Chain::top`] and hold the integer combinations
+    /// `sum_i W[o][i] x_i`.
     fn linear(
         &mut self,
         inputs: &[Self::Ct],
         layer: &TernaryLayer,
         delta: f64,
     ) -> Result<Vec<Refreshed<Self::Ct>>, EnsiError>;
+
+    /// `sum_k ct_k * mask_k`; one level, scale unchanged.
+    fn dot_masks(&mut self, terms: &[(&Self::Ct, &Mask)]) -> Result<Self::Ct, EnsiError> {
+        let sum = self.dot_masks_unscaled(terms)?;
+        self.rescale(&sum)
+    }
 
     /// Product, relinearised and rescaled: one level.
     fn mul(&mut self, a: &Self::Ct, b: &Self::Ct) -> Result<Self::Ct, EnsiError> {

@@ -1,23 +1,30 @@
 //! Causal sigmoid attention on packed heads.
 //!
-//! Let `d` be the head size, `F = d/2`, `T` the tokens of the window, `R = T/F`, and `G` the heads of a group; `F*R*G` blocks fill a
-//! ciphertext. Block `(f, r, h)` is number `(f*R + r)*G + h`. A query or key pair `(x_f, x_{f+F})`, which RoPE turns together, is
-//! one complex slot, so RoPE is a product with `e^(i theta_f t)`.
+//! Let `d` be the head size, `F` the power of two at or above `d/2`, `T` the tokens of the window, `R = T/F` and `G` the heads of a
+//! group: `T*G` blocks fill a ciphertext. Block `(r, f, h)` is number `p*G + h` with `p = r*F + f`. A query or key pair
+//! `(x_f, x_{f+d/2})`, which RoPE turns together, is one complex slot, so RoPE is a product with `e^(i theta_f t)`; pairs from `d/2` on
+//! are zero.
 //!
-//! Score diagonals: `D_delta[t] = q_t · k_{t - delta}` with `delta = F r + c`, `0 <= c < F`.
+//! Scores by diagonals: slot `(p, h, t)` of one ciphertext holds `q_t · k_{t-p}`, the score of the key `p` tokens back.
 //!
-//! 1. *Select*: from the ciphertext(s) in which the linear layer left q, k, v, with rotations and masks (RoPE in the masks):
-//!    `Q[f,r,h,t] = q_f[t]`, `K[f,r,h,t] = k_f[t - F r]`, `V[f,r,h,t] = v_f[t - F r]` (zero for `t < F r`).
-//! 2. *Skew*: `K_s[f,…,t] = K[f,…,t - ((f+s) mod F)]`: the `F` token rotations of `K`, picked by masks on `f`.
-//! 3. *Scores*: `S[c,r,h,t] = sum_s rot_s(conj(Q) K_s)`, where `rot_s` moves `s` steps along `f`, by Horner with one key: every slot of
-//!    one ciphertext is then a score, `T` diagonals of `G` heads.
+//! 1. *Select*: `Q[p,h,t] = conj q_f[t]` from the ciphertext in which the linear layer left it (conjugated by the sign of its rows), with
+//!    `R` rotations and masks; RoPE is in the masks.
+//! 2. *Stagger*: `K[p,h,t] = k_f[(t - p) mod T]`, each pair delayed by its own `p`, in two stages of about `sqrt F` rotations; RoPE is in
+//!    the masks of the first. Where `t < p` it is zero, but in the last replica, where the wrapped tokens are kept.
+//! 3. *Scores*: with `K` moved along pairs and tokens together, and `Q` along pairs,
+//!    `S[p,h,t] = sum_s Q[p-s,h,t] K[p-s,h,t-s] = sum_f conj(q_f[t]) k_f[t-p]`: every slot is a score, and all `F` products are added
+//!    before one relinearisation. A delay that would leave its block at the left (`t < s`, only for `p < s`) is read from the same ciphertext
+//!    moved by a block more; masks choose, and leave zero where causality forbids.
 //! 4. `A = sigmoid(Re S + bias)`: one polynomial on one ciphertext.
-//! 5. *Values*: `a[f,r,h,t] = sum_s A[(f+s) mod F, r,h,t] V_s[f,r,h,t]`, one relinearisation for all products; then the sum over `r`.
+//! 5. *Values*: `a[f,h,t] = sum_r sum_s A[p+s,h,t] V[p,h,t-s]` with `V` staggered like `K`; one relinearisation for all products, then the
+//!    sum over `r`.
 //!
-//! A rotation by tokens brings foreign values into the first slots of a block; they belong to pairs with `t < delta`, which
-//! causality forbids: the masks of `V_s` are zero there. Nothing is broadcast, and the mask costs the scores no level.
+//! The `F` rotations by multiples of one step are taken as baby and giant steps: about `2 sqrt F` keys. Heads that share keys and values
+//! (grouped queries) share their staggered and moved ciphertexts. Nothing is broadcast, and causality costs the scores no level.
 //!
-//! Levels: select 1, skew 1, product 1, sigmoid `ceil(log2(degree+1))`, product with V 1.
+//! Levels: stagger 2 (select and scale of the queries beside it), masks and product 2, sigmoid `ceil(log2(degree+1))`, masks and product 2.
+//! Operations for a group: `6 F + O(sqrt F)` rotations of which all but `O(sqrt F)` are hoisted, `4 F` masks, `2 F` products,
+//! two relinearisations.
 
 use num_complex::Complex64;
 use tacit_bitnet::ChebyshevSeries;
@@ -32,51 +39,74 @@ use crate::{
 /// Which of the three projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Projection {
-    /// Queries.
+    /// Queries of a group of heads.
     Q,
-    /// Keys.
+    /// Keys of a set.
     K,
-    /// Values.
+    /// Values of a set.
     V,
 }
 
-impl Projection {
-    /// All three, in packing order.
-    pub const ALL: [Projection; 3] = [Projection::Q, Projection::K, Projection::V];
-}
-
 /// Index formulas of the packed heads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct HeadLayout {
     layout: Layout,
     heads: usize,
-    /// `F`: complex pairs of a head.
+    /// `d/2`: complex pairs of a head.
+    pub half: usize,
+    /// `F`: pairs with the padding.
     pub pairs: usize,
     /// `R = T/F`.
     pub replicas: usize,
     /// `G`: heads of a group.
     pub group: usize,
+    /// Key-value heads of each set, one for each place of a group.
+    sets: Vec<Vec<usize>>,
+    /// The set that each group of queries works on.
+    set_of_group: Vec<usize>,
 }
 
 impl HeadLayout {
-    /// Packing of `heads` heads of size `head_size`.
+    /// Packing of `heads` heads of size `head_size`, `queries_per_kv` of which share keys and values.
     ///
     /// # Errors
-    /// `head_size/2` must be a power of two that divides the window.
-    pub fn new(layout: Layout, heads: usize, head_size: usize) -> Result<Self, EnsiError> {
-        let pairs = head_size / 2;
-        if !head_size.is_multiple_of(2) || !pairs.is_power_of_two() || pairs > layout.tokens() {
+    /// `head_size/2`, rounded up to a power of two, must be at most the window.
+    pub fn new(
+        layout: Layout,
+        heads: usize,
+        queries_per_kv: usize,
+        head_size: usize,
+    ) -> Result<Self, EnsiError> {
+        let half = head_size / 2;
+        let pairs = half.next_power_of_two();
+        if !head_size.is_multiple_of(2) || half == 0 || pairs > layout.tokens() {
             return Err(EnsiError::Shape(format!(
-                "head size {head_size}: half of it must be a power of two and at most the window of {} tokens",
+                "head size {head_size}: it must be even, and half of it at most the window of {} tokens",
                 layout.tokens()
             )));
+        }
+        let group = layout.heads_per_group();
+        let mut sets: Vec<Vec<usize>> = Vec::new();
+        let mut set_of_group = Vec::new();
+        for first in (0..heads).step_by(group) {
+            let set: Vec<usize> = (first..heads.min(first + group))
+                .map(|head| head / queries_per_kv)
+                .collect();
+            let known = sets.iter().position(|s| *s == set);
+            set_of_group.push(known.unwrap_or(sets.len()));
+            if known.is_none() {
+                sets.push(set);
+            }
         }
         Ok(Self {
             layout,
             heads,
+            half,
             pairs,
             replicas: layout.tokens() / pairs,
-            group: layout.heads_per_group(),
+            group,
+            sets,
+            set_of_group,
         })
     }
 
@@ -85,107 +115,178 @@ impl HeadLayout {
         self.heads.div_ceil(self.group)
     }
 
+    /// Sets of keys and values: the key-value head at each place of a group.
+    pub fn sets(&self) -> &[Vec<usize>] {
+        &self.sets
+    }
+
+    /// Groups of queries that work on a set.
+    pub fn groups_of(&self, set: usize) -> Vec<usize> {
+        (0..self.groups())
+            .filter(|g| self.set_of_group[*g] == set)
+            .collect()
+    }
+
     /// Block of (pair, replica, head within the group).
     pub fn block(&self, pair: usize, replica: usize, head: usize) -> usize {
-        (pair * self.replicas + replica) * self.group + head
+        (replica * self.pairs + pair) * self.group + head
     }
 
-    /// Where a projection of a group is packed by the linear layer: (ciphertext, replica position).
-    pub fn packed(&self, group: usize, projection: Projection) -> (usize, usize) {
-        let index = group * 3 + projection as usize;
-        (index / self.replicas, index % self.replicas)
-    }
-
-    /// Ciphertexts that hold all packed projections.
-    pub fn packed_ciphertexts(&self) -> usize {
-        (self.groups() * 3).div_ceil(self.replicas)
-    }
-
-    /// Rotation steps (left) that bring a packed projection to replica `r`.
-    fn select_step(&self, from: usize, replica: usize, projection: Projection) -> i64 {
-        let tokens = self.layout.tokens() as i64;
-        let blocks = (replica as i64 - from as i64) * self.group as i64;
-        let delay = if projection == Projection::Q {
-            0
-        } else {
-            (self.pairs * replica) as i64
+    /// Where a projection is packed by the linear layer: (ciphertext, replica position). `index` is a group for queries, a set
+    /// for keys and values.
+    pub fn packed(&self, index: usize, projection: Projection) -> (usize, usize) {
+        let sets = self.sets.len();
+        let item = match projection {
+            Projection::K => index,
+            Projection::V => sets + index,
+            Projection::Q => 2 * sets + index,
         };
-        -(blocks * tokens + delay)
+        (item / self.replicas, item % self.replicas)
     }
 
-    /// Rotation (left) by `steps` along the pair axis.
-    fn pair_rotation(&self, steps: usize) -> i64 {
-        self.layout
-            .block_rotation((steps * self.replicas * self.group) as i64)
+    /// Slots from one value of `p` to the next.
+    fn pair_step(&self) -> i64 {
+        (self.group * self.layout.tokens()) as i64
     }
 
-    fn mask(&self, value: impl Fn(usize, usize, usize) -> Complex64) -> Mask {
-        let mut slots = vec![Complex64::default(); self.layout.slots()];
-        for f in 0..self.pairs {
-            for r in 0..self.replicas {
-                for h in 0..self.group {
-                    for t in 0..self.layout.tokens() {
-                        slots[self.layout.slot(self.block(f, r, h), t)] = value(f, r, t);
-                    }
-                }
+    /// Slots from one replica to the next.
+    fn replica_step(&self) -> i64 {
+        self.pairs as i64 * self.pair_step()
+    }
+
+    /// `B`: baby steps of the pairs.
+    fn baby(&self) -> usize {
+        1 << self.pairs.trailing_zeros().div_ceil(2)
+    }
+
+    /// A mask with `value(p, t)` in slot `(p, h, t)` for all `h`.
+    fn mask(&self, value: impl Fn(usize, usize) -> Complex64) -> Mask {
+        let tokens = self.layout.tokens();
+        let mut slots = Vec::with_capacity(self.layout.slots());
+        for p in 0..tokens {
+            let row: Vec<Complex64> = (0..tokens).map(|t| value(p, t)).collect();
+            for _ in 0..self.group {
+                slots.extend_from_slice(&row);
             }
         }
         Mask::new(slots)
     }
 }
 
+/// One rotation of a staggering stage: to the left by `by` slots, seen through `mask`.
+struct Move {
+    by: i64,
+    mask: Mask,
+}
+
+/// Two masks of a moved ciphertext: of the plain move, and of the one that starts a block later (none where nothing wraps).
+struct Chosen {
+    plain: Mask,
+    wrapped: Option<Mask>,
+}
+
 /// The plaintext factors of attention: the same for every layer and group.
 pub struct AttentionMasks {
-    /// Per replica: RoPE at position t.
+    /// Per replica: conjugate RoPE at position t.
     query: Vec<Mask>,
-    /// Per replica: RoPE at position t - F r, zero before.
-    key: Vec<Mask>,
-    /// Per replica: one from t = F r on.
-    value: Vec<Mask>,
-    /// Per pair index x: one where f = x.
-    pair: Vec<Mask>,
-    /// Per delay c: one from t = c on.
-    causal: Vec<Mask>,
+    /// First stage of staggering keys: multiples of `B`, RoPE at the delayed position.
+    key: Vec<Move>,
+    /// First stage of staggering values.
+    value: Vec<Move>,
+    /// Second stage of both: delays below `B`.
+    fine: Vec<Move>,
+    /// Per `s`: the slots of moved keys that scores take.
+    scores: Vec<Chosen>,
+    /// Per `s`: the slots of moved values that the weighted sum takes.
+    values: Vec<Chosen>,
 }
 
 impl AttentionMasks {
-    /// Masks for RoPE with base `theta` (angles `theta^(-f/F)` per position, rotate-half pairs).
+    /// Masks for RoPE with base `theta` (angles `theta^(-f/(d/2))` per position, rotate-half pairs).
     pub fn new(heads: &HeadLayout, theta: f64) -> Self {
-        let pairs = heads.pairs;
-        let turn = |f: usize, position: usize| {
-            Complex64::from_polar(
-                1.0,
-                position as f64 * theta.powf(-(f as f64) / pairs as f64),
-            )
+        let (pairs, tokens, last) = (heads.pairs, heads.layout.tokens(), heads.replicas - 1);
+        let turn = |p: usize, position: usize| {
+            let angle = position as f64 * theta.powf(-((p % pairs) as f64) / heads.half as f64);
+            Complex64::from_polar(1.0, angle)
         };
         let zero = Complex64::default();
         let one = Complex64::new(1.0, 0.0);
-        let at = |replica: usize, value: &dyn Fn(usize, usize) -> Complex64| {
-            heads.mask(|f, r, t| if r == replica { value(f, t) } else { zero })
+        let where_ = |condition: bool| if condition { one } else { zero };
+        let baby = heads.baby();
+        let coarse = |rotary: bool| {
+            let mut moves = Vec::new();
+            for delay in (0..tokens).step_by(baby) {
+                let here = |p: usize| p / baby * baby == delay;
+                let value =
+                    |p: usize, position: usize| if rotary { turn(p, position) } else { one };
+                let by = -((delay / pairs) as i64 * heads.replica_step()) - delay as i64;
+                moves.push(Move {
+                    by,
+                    mask: heads.mask(|p, t| {
+                        if here(p) && t >= delay {
+                            value(p, t - delay)
+                        } else {
+                            zero
+                        }
+                    }),
+                });
+                if delay > 0 && delay / pairs == last {
+                    moves.push(Move {
+                        by: by + tokens as i64,
+                        mask: heads.mask(|p, t| {
+                            if here(p) && t < delay {
+                                value(p, t + tokens - delay)
+                            } else {
+                                zero
+                            }
+                        }),
+                    });
+                }
+            }
+            moves
         };
-        let replicas = 0..heads.replicas;
+        let mut fine = Vec::new();
+        for delay in 0..baby {
+            let here = |p: usize| p % baby == delay;
+            fine.push(Move {
+                by: -(delay as i64),
+                mask: heads.mask(|p, t| where_(here(p) && t >= delay)),
+            });
+            if delay > 0 {
+                fine.push(Move {
+                    by: tokens as i64 - delay as i64,
+                    mask: heads.mask(|p, t| where_(here(p) && t < delay && p / pairs == last)),
+                });
+            }
+        }
         Self {
-            query: replicas.clone().map(|r| at(r, &turn)).collect(),
-            key: replicas
-                .clone()
+            query: (0..heads.replicas)
                 .map(|r| {
-                    at(r, &|f, t| {
-                        if t >= pairs * r {
-                            turn(f, t - pairs * r)
+                    heads.mask(|p, t| {
+                        if p / pairs == r {
+                            turn(p, t).conj()
                         } else {
                             zero
                         }
                     })
                 })
                 .collect(),
-            value: replicas
-                .map(|r| at(r, &|_, t| if t >= pairs * r { one } else { zero }))
+            key: coarse(true),
+            value: coarse(false),
+            fine,
+            scores: (0..pairs)
+                .map(|s| Chosen {
+                    plain: heads.mask(|p, t| where_(t >= p && t >= s)),
+                    wrapped: (s > 0).then(|| heads.mask(|p, t| where_(p < s && t < s && t >= p))),
+                })
                 .collect(),
-            pair: (0..pairs)
-                .map(|x| heads.mask(|f, _, _| if f == x { one } else { zero }))
-                .collect(),
-            causal: (0..pairs)
-                .map(|c| heads.mask(|_, _, t| if t >= c { one } else { zero }))
+            values: (0..pairs)
+                .map(|s| Chosen {
+                    plain: heads.mask(|p, t| where_(t >= s && t >= (p + s) % tokens)),
+                    wrapped: (s > 0).then(|| {
+                        heads.mask(|p, t| where_(t < s && p + s >= tokens && t >= p + s - tokens))
+                    }),
+                })
                 .collect(),
         }
     }
@@ -210,144 +311,193 @@ pub struct Attention<'a> {
 impl Attention<'_> {
     /// Levels from the packed projections to the attention output.
     pub fn depth(&self) -> usize {
-        4 + series_depth(self.sigmoid.coeffs.len())
+        6 + series_depth(self.sigmoid.coeffs.len())
     }
 
-    /// Rotations and masks that bring a projection of a group into place; see step 1 of the module page.
+    /// The queries of a group in all replicas, RoPE and conjugate included. One level.
     fn select<M: Machine>(
         &self,
         m: &mut M,
         packed: &[M::Ct],
         level: usize,
         group: usize,
-        projection: Projection,
     ) -> Result<M::Ct, EnsiError> {
-        let (ciphertext, from) = self.heads.packed(group, projection);
+        let (ciphertext, from) = self.heads.packed(group, Projection::Q);
         let source = m.drop_to_level(&packed[ciphertext], level)?;
+        let step = self.heads.replica_step();
         let steps: Vec<i64> = (0..self.heads.replicas)
-            .map(|r| self.heads.select_step(from, r, projection))
+            .map(|r| (from as i64 - r as i64) * step)
             .collect();
         let moved = m.rotate_many(&source, &steps)?;
-        let masks = match projection {
-            Projection::Q => &self.masks.query,
+        let terms: Vec<(&M::Ct, &Mask)> = moved.iter().zip(&self.masks.query).collect();
+        m.dot_masks(&terms)
+    }
+
+    /// Keys or values of a set with every pair delayed by its own `p`; step 2 of the module page. Two levels.
+    fn stagger<M: Machine>(
+        &self,
+        m: &mut M,
+        packed: &[M::Ct],
+        level: usize,
+        set: usize,
+        projection: Projection,
+    ) -> Result<M::Ct, EnsiError> {
+        let (ciphertext, from) = self.heads.packed(set, projection);
+        let source = m.drop_to_level(&packed[ciphertext], level)?;
+        let source = m.rotate(&source, from as i64 * self.heads.replica_step())?;
+        let coarse = match projection {
             Projection::K => &self.masks.key,
-            Projection::V => &self.masks.value,
+            Projection::Q | Projection::V => &self.masks.value,
         };
-        let terms: Vec<(&M::Ct, &Mask)> = moved.iter().zip(masks).collect();
+        let delayed = self.moves(m, &source, coarse)?;
+        self.moves(m, &delayed, &self.masks.fine)
+    }
+
+    /// `sum_i mask_i * rotation_i(ct)`. One level.
+    fn moves<M: Machine>(&self, m: &mut M, ct: &M::Ct, moves: &[Move]) -> Result<M::Ct, EnsiError> {
+        let steps: Vec<i64> = moves.iter().map(|x| x.by).collect();
+        let moved = m.rotate_many(ct, &steps)?;
+        let terms: Vec<(&M::Ct, &Mask)> = moved.iter().zip(moves.iter().map(|x| &x.mask)).collect();
         m.dot_masks(&terms)
     }
 
-    /// The token delays 0..F of a ciphertext.
-    fn delays<M: Machine>(&self, m: &mut M, ct: &M::Ct) -> Result<Vec<M::Ct>, EnsiError> {
-        let steps: Vec<i64> = (0..self.heads.pairs as i64).map(|c| -c).collect();
-        m.rotate_many(ct, &steps)
-    }
-
-    /// `X_s[f] = delayed_((f+s) mod F)[f]` for one `s`.
-    fn skew<M: Machine>(&self, m: &mut M, delayed: &[M::Ct], s: usize) -> Result<M::Ct, EnsiError> {
-        let pairs = self.heads.pairs;
-        let terms: Vec<(&M::Ct, &Mask)> = delayed
-            .iter()
-            .enumerate()
-            .map(|(c, ct)| (ct, &self.masks.pair[(c + pairs - s) % pairs]))
+    /// Rotations of `ct` to the left by `s * step`, `0 <= s < F`, by baby and giant steps.
+    fn multiples<M: Machine>(
+        &self,
+        m: &mut M,
+        ct: &M::Ct,
+        step: i64,
+    ) -> Result<Vec<M::Ct>, EnsiError> {
+        let (pairs, baby) = (self.heads.pairs, self.heads.baby());
+        let giants: Vec<i64> = (0..pairs.div_ceil(baby))
+            .map(|g| (g * baby) as i64 * step)
             .collect();
-        m.dot_masks(&terms)
+        let babies: Vec<i64> = (0..baby.min(pairs)).map(|b| b as i64 * step).collect();
+        let mut out = Vec::with_capacity(pairs);
+        for moved in m.rotate_many(ct, &giants)? {
+            out.extend(m.rotate_many(&moved, &babies)?);
+        }
+        Ok(out)
     }
 
-    /// Scores of a group of heads as the variable of the sigmoid's series, `[c, r, h, t]`.
+    /// A staggered ciphertext moved by `s * step`, `0 <= s < F`, with what wraps around a block put in and what is not causal left out.
+    /// Scales are not brought back: the prime of the level is still in them.
+    fn moved<M: Machine>(
+        &self,
+        m: &mut M,
+        staggered: &M::Ct,
+        step: i64,
+        masks: &[Chosen],
+    ) -> Result<Vec<M::Ct>, EnsiError> {
+        let tokens = self.heads.layout.tokens() as i64;
+        let plain = self.multiples(m, staggered, step)?;
+        let later = m.rotate(staggered, tokens)?;
+        let wrapped = self.multiples(m, &later, step)?;
+        let mut out = Vec::with_capacity(plain.len());
+        for ((plain, wrapped), masks) in plain.iter().zip(&wrapped).zip(masks) {
+            let mut terms = vec![(plain, &masks.plain)];
+            terms.extend(masks.wrapped.as_ref().map(|mask| (wrapped, mask)));
+            out.push(m.dot_masks_unscaled(&terms)?);
+        }
+        Ok(out)
+    }
+
+    /// Moved keys of a set; see [`Self::outputs`].
+    fn moved_keys<M: Machine>(
+        &self,
+        m: &mut M,
+        packed: &[M::Ct],
+        set: usize,
+        start: usize,
+    ) -> Result<Vec<M::Ct>, EnsiError> {
+        let key = self.stagger(m, packed, start, set, Projection::K)?;
+        self.moved(m, &key, -(self.heads.pair_step() + 1), &self.masks.scores)
+    }
+
+    /// Scores of a group of heads as the variable of the sigmoid's series, `[p, h, t]`.
     fn scores<M: Machine>(
         &self,
         m: &mut M,
-        layout: &Layout,
         packed: &[M::Ct],
+        keys: &[M::Ct],
         group: usize,
         start: usize,
     ) -> Result<M::Ct, EnsiError> {
         let series = self.sigmoid;
         let half = (series.hi - series.lo) / 2.0;
-        let pairs = self.heads.pairs;
-        let key = self.select(m, packed, start, group, Projection::K)?;
-        let delayed = self.delays(m, &key)?;
-        let query = self.select(m, packed, start, group, Projection::Q)?;
-        let query = m.conjugate(&query)?;
-        // u = factor * (acc + conj acc); the queries' spare level gives u the ordinary scale
+        let query = self.select(m, packed, start, group)?;
+        // u = factor * (sum + conj sum); the queries' spare level gives u the ordinary scale
         let factor = 0.5 * self.score_factor / half;
-        let product_level = m.level(&query) - 1;
-        let wanted = m.chain().scale * factor * m.chain().q[product_level] / m.scale(&key);
+        let level = m.level(&keys[0]);
+        let (q, next) = (m.chain().q[level], m.chain().q[level - 1]);
+        let wanted = m.chain().scale * factor * q * next / m.scale(&keys[0]);
         let query = m.match_scale(&query, wanted)?;
-        let mut acc: Option<M::Ct> = None;
-        for s in (0..pairs).rev() {
-            let skewed = self.skew(m, &delayed, s)?;
-            let product = m.mul_unscaled(&query, &skewed)?;
-            acc = Some(match acc {
-                None => product,
-                Some(acc) => {
-                    let moved = m.rotate(&acc, -self.heads.pair_rotation(1))?;
-                    m.add(&moved, &product)?
-                }
-            });
-        }
-        let acc = m.rescale(&acc.expect("at least one pair"))?;
-        let mirrored = m.conjugate(&acc)?;
-        let real = m.add(&acc, &mirrored)?;
+        let queries = self.multiples(m, &query, -self.heads.pair_step())?;
+        let terms: Vec<(&M::Ct, &M::Ct)> = queries.iter().zip(keys).collect();
+        let sum = m.dot(&terms)?;
+        let sum = m.rescale(&sum)?;
+        let mirrored = m.conjugate(&sum)?;
+        let real = m.add(&sum, &mirrored)?;
         let u = m.scale_values(&real, factor);
-        let mut bias = vec![0.0; layout.slots()];
-        for c in 0..pairs {
-            for r in 0..self.heads.replicas {
-                for h in 0..self.heads.group {
-                    let b = self
-                        .head_bias
-                        .get(group * self.heads.group + h)
-                        .copied()
-                        .unwrap_or(0.0);
-                    for t in 0..layout.tokens() {
-                        let z = b - ((t + 1) as f64).ln();
-                        bias[layout.slot(self.heads.block(c, r, h), t)] =
-                            (2.0 * z - series.hi - series.lo) / (2.0 * half);
-                    }
-                }
+        let layout = &self.heads.layout;
+        let mut bias = Vec::with_capacity(layout.slots());
+        for _ in 0..layout.tokens() {
+            for h in 0..self.heads.group {
+                let head = group * self.heads.group + h;
+                let b = self.head_bias.get(head).copied().unwrap_or(0.0);
+                bias.extend((0..layout.tokens()).map(|t| {
+                    let z = b - ((t + 1) as f64).ln();
+                    (2.0 * z - series.hi - series.lo) / (2.0 * half)
+                }));
             }
         }
         m.add_values(&u, &bias)
     }
 
-    /// The attention output of a group: complex pairs in the blocks `(f, 0, h)`; other blocks hold by-products.
+    /// The attention outputs of all groups, complex pairs in the blocks `(r, f, h)` of every `r`.
     ///
-    /// `packed` are the outputs of the linear layer, real and imaginary halves joined, as integer combinations.
-    pub fn group<M: Machine>(
+    /// `packed` are the outputs of the linear layer, real and imaginary halves joined, as integer combinations; `start` is the level
+    /// from which they are used.
+    pub fn outputs<M: Machine>(
         &self,
         m: &mut M,
-        layout: &Layout,
         packed: &[M::Ct],
-        group: usize,
         start: usize,
-    ) -> Result<M::Ct, EnsiError> {
-        let u = self.scores(m, layout, packed, group, start)?;
+    ) -> Result<Vec<M::Ct>, EnsiError> {
+        let mut out: Vec<Option<M::Ct>> = vec![None; self.heads.groups()];
         let scale = m.chain().scale;
-        let weights = m.chebyshev(&u, &self.sigmoid.coeffs, scale)?;
-        let pairs = self.heads.pairs;
-        let turned: Vec<i64> = (0..pairs).map(|s| self.heads.pair_rotation(s)).collect();
-        let turned = m.rotate_many(&weights, &turned)?;
-
-        let value_start = (m.level(&weights) + 3).min(start);
-        let value = self.select(m, packed, value_start, group, Projection::V)?;
-        let delayed = self.delays(m, &value)?;
-        let mut causal = Vec::with_capacity(pairs);
-        for (c, ct) in delayed.iter().enumerate() {
-            causal.push(m.dot_masks(&[(ct, &self.masks.causal[c])])?);
+        let replica = self.heads.replica_step();
+        for set in 0..self.heads.sets().len() {
+            let groups = self.heads.groups_of(set);
+            let mut weights = Vec::with_capacity(groups.len());
+            {
+                let keys = self.moved_keys(m, packed, set, start)?;
+                for &group in &groups {
+                    let u = self.scores(m, packed, &keys, group, start)?;
+                    weights.push(m.chebyshev(&u, &self.sigmoid.coeffs, scale)?);
+                }
+            }
+            let level = m.level(&weights[0]);
+            let value = self.stagger(m, packed, (level + 2).min(start), set, Projection::V)?;
+            let values = self.moved(m, &value, -1, &self.masks.values)?;
+            for (&group, weights) in groups.iter().zip(&weights) {
+                // A[p + s] for s = 0, 1, … : A moved on by a replica, back by F - s
+                let ahead = m.rotate(weights, replica)?;
+                let turned = self.multiples(m, &ahead, -self.heads.pair_step())?;
+                let mut terms = vec![(weights, &values[0])];
+                terms.extend(turned.iter().skip(1).zip(values.iter().skip(1).rev()));
+                let sum = m.dot(&terms)?;
+                let sum = m.rescale(&sum)?;
+                let stride = self.heads.pairs * self.heads.group;
+                let sum = sum_blocks(m, &self.heads.layout, &sum, stride, self.heads.replicas)?;
+                out[group] = Some(m.scale_values(&sum, self.value_factor));
+            }
         }
-        let mut skewed = Vec::with_capacity(pairs);
-        for s in 0..pairs {
-            skewed.push(self.skew(m, &causal, s)?);
-        }
-        let terms: Vec<(&M::Ct, &M::Ct)> = turned.iter().zip(&skewed).collect();
-        let out = m.dot(&terms)?;
-        let out = sum_blocks(m, layout, &out, self.heads.group, self.heads.replicas)?;
-        Ok(m.scale_values(&out, self.value_factor))
+        Ok(out.into_iter().flatten().collect())
     }
 }
 
-/// `sum |a|^2` over all features, valid in block 0: the heads of the groups, then `G` heads, then `F` pairs.
+/// `sum |a|^2` over all features, valid in block 0: over the groups, `G` heads, then `F` pairs.
 ///
 /// `conjugates` are the conjugates of `outputs`. One level.
 pub fn sum_of_squares<M: Machine>(
@@ -360,13 +510,7 @@ pub fn sum_of_squares<M: Machine>(
     let terms: Vec<(&M::Ct, &M::Ct)> = outputs.iter().zip(conjugates).collect();
     let square = m.dot(&terms)?;
     let over_heads = sum_blocks(m, layout, &square, 1, heads.group)?;
-    sum_blocks(
-        m,
-        layout,
-        &over_heads,
-        heads.replicas * heads.group,
-        heads.pairs,
-    )
+    sum_blocks(m, layout, &over_heads, heads.group, heads.pairs)
 }
 
 /// The variable of a norm's series from a sum of squares valid in block 0.

@@ -37,7 +37,12 @@ impl Transformer {
             )));
         }
         let layout = Layout::new(n, calibration.context)?;
-        let heads = HeadLayout::new(layout, config.heads, config.head_dim)?;
+        let heads = HeadLayout::new(
+            layout,
+            config.heads,
+            config.queries_per_kv(),
+            config.head_dim,
+        )?;
         let masks = AttentionMasks::new(&heads, config.rope_theta);
         let layers = model
             .layers
@@ -77,15 +82,23 @@ fn vector_columns(layout: &Layout, features: usize) -> Vec<Source> {
         .collect()
 }
 
-/// Real places of feature `i` of a vector, repetitions included.
+/// The half of an output in which the `index`-th real ciphertext comes back: two of them share a refresh.
+fn half_of(index: usize) -> (usize, Half) {
+    (index / 2, if index % 2 == 0 { Half::Re } else { Half::Im })
+}
+
+/// Places of feature `i` of a vector, repetitions included.
 fn vector_places(layout: &Layout, feature: usize, features: usize) -> Vec<Place> {
     layout
         .positions(feature, features)
         .into_iter()
-        .map(|(ciphertext, block)| Place {
-            ciphertext,
-            block,
-            half: Half::Re,
+        .map(|(index, block)| {
+            let (ciphertext, half) = half_of(index);
+            Place {
+                ciphertext,
+                block,
+                half,
+            }
         })
         .collect()
 }
@@ -108,7 +121,7 @@ fn gain_masks(
             }
         }
     }
-    Some(slots.into_iter().map(Mask::new).collect())
+    Some(slots.into_iter().map(Mask::once).collect())
 }
 
 /// `max |y| / scale` in units of the integer product, at least one.
@@ -129,39 +142,50 @@ fn place_layer(
     let hidden = config.hidden_size;
     let name = |what: &str| format!("layer {index} {what}");
 
-    // q, k, v: complex pairs (j, j + F), one replica position each
+    // q, k, v: complex pairs (j, j + d/2), one replica position each; q conjugated
     let mut qkv = TernaryLayer::new(
         name("q, k, v"),
         layout.ciphertexts(hidden),
         vector_columns(layout, hidden),
     )?;
     let half = config.head_dim / 2;
-    for head in 0..config.heads {
-        let (group, in_group) = (head / heads.group, head % heads.group);
-        for projection in Projection::ALL {
-            let (matrix, source_head) = match projection {
-                Projection::Q => (&weights.q, head),
-                Projection::K => (&weights.k, head / config.queries_per_kv()),
-                Projection::V => (&weights.v, head / config.queries_per_kv()),
-            };
-            let (ciphertext, replica) = heads.packed(group, projection);
+    let mut place =
+        |matrix: &TernaryMatrix, source: usize, at: (usize, usize), in_group, conjugate: bool| {
             for j in 0..config.head_dim {
-                let (pair, half) = if j < half {
-                    (j, Half::Re)
-                } else {
-                    (j - half, Half::Im)
+                let mut row = matrix.row_codes(source * config.head_dim + j);
+                if conjugate && j >= half {
+                    row.iter_mut().for_each(|w| *w = -*w);
+                }
+                let place = Place {
+                    ciphertext: at.0,
+                    block: heads.block(j % half, at.1, in_group),
+                    half: if j < half { Half::Re } else { Half::Im },
                 };
-                let block = heads.block(pair, replica, in_group);
-                qkv.push_row(
-                    &matrix.row_codes(source_head * config.head_dim + j),
-                    vec![Place {
-                        ciphertext,
-                        block,
-                        half,
-                    }],
-                )?;
+                qkv.push_row(&row, vec![place])?;
             }
+            Ok::<(), EnsiError>(())
+        };
+    for (index, set) in heads.sets().iter().enumerate() {
+        for (in_group, &head) in set.iter().enumerate() {
+            place(
+                &weights.k,
+                head,
+                heads.packed(index, Projection::K),
+                in_group,
+                false,
+            )?;
+            place(
+                &weights.v,
+                head,
+                heads.packed(index, Projection::V),
+                in_group,
+                false,
+            )?;
         }
+    }
+    for head in 0..config.heads {
+        let at = heads.packed(head / heads.group, Projection::Q);
+        place(&weights.q, head, at, head % heads.group, true)?;
     }
     let qkv = Linear {
         layer: qkv,
@@ -198,11 +222,12 @@ fn place_layer(
     if carries {
         let mut row = vec![0i8; hidden + 1];
         row[hidden] = 1;
+        let (ciphertext, half) = half_of(layout.ciphertexts(hidden));
         let places = (0..blocks)
             .map(|block| Place {
-                ciphertext: 0,
+                ciphertext,
                 block,
-                half: Half::Im,
+                half,
             })
             .collect();
         o.push_row(&row, places)?;

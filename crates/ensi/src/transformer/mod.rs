@@ -22,13 +22,21 @@ use tacit_bitnet::{ChebyshevSeries, LayerCalibration};
 use crate::{
     EnsiError,
     layout::Layout,
-    machine::{Machine, Mask, series_depth},
+    machine::{Machine, Mask, Refreshed, series_depth},
     ternary_layer::TernaryLayer,
     transformer::{
         attention::{Attention, AttentionMasks, HeadLayout, mean_square_variable, sum_of_squares},
         norm::{Norm, series_variable},
     },
 };
+
+/// Real and imaginary halves in order: a vector that a linear layer left two ciphertexts in one.
+fn halves<C>(refreshed: Vec<Refreshed<C>>) -> Vec<C> {
+    refreshed
+        .into_iter()
+        .flat_map(|(re, im)| std::iter::once(re).chain(im))
+        .collect()
+}
 
 /// Room between the calibrated maximum of a linear layer's outputs and the largest message a refresh takes.
 pub const REFRESH_MARGIN: f64 = 1.25;
@@ -134,13 +142,23 @@ impl Transformer {
     /// # Errors
     /// Whatever the machine reports, [`EnsiError::OutOfLevels`] when the polynomials are too deep for the chain.
     pub fn run<M: Machine>(&self, m: &mut M, x: Vec<M::Ct>) -> Result<Vec<M::Ct>, EnsiError> {
-        let mut x = x;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let a = self.attention(m, index, layer, &x)?;
-            x = self.output_projection(m, index, layer, &x, a)?;
-            x = self.feed_forward(m, index, layer, &x)?;
-        }
-        Ok(x)
+        (0..self.layers.len()).try_fold(x, |x, index| self.run_layer(m, index, x))
+    }
+
+    /// Layer `index` on the residual stream, in and out as for [`run`](Self::run).
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_layer<M: Machine>(
+        &self,
+        m: &mut M,
+        index: usize,
+        x: Vec<M::Ct>,
+    ) -> Result<Vec<M::Ct>, EnsiError> {
+        let layer = &self.layers[index];
+        let a = self.attention(m, index, layer, &x)?;
+        let x = self.output_projection(m, index, layer, &x, a)?;
+        self.feed_forward(m, index, layer, &x)
     }
 
     /// Input norm, q/k/v and attention: one ciphertext for each group of heads.
@@ -154,7 +172,7 @@ impl Transformer {
         let bottom = m.chain().bottom;
         let delta = layer.qkv.input_scale(m.chain().message_scale);
         m.begin("input norm", Some(index))?;
-        let normed = self.input_norm(layer).apply(m, &self.layout, x, delta)?;
+        let normed = self.input_norm(layer).apply(m, &self.layout, x)?;
         m.probe("normed_input", index, &normed[0])?;
         m.begin(
             "q, k, v: SlotsToCoeffs, ternary product, refresh",
@@ -177,12 +195,9 @@ impl Transformer {
             score_factor: layer.score_factor,
             value_factor: layer.value_scale,
         };
-        // afterwards: one level for the mean square, one for the scale, one for gains
-        let start = bottom + attention.depth() + 2 + usize::from(layer.attn_gain.is_some());
-        let start = start.min(m.level(&packed[0]));
-        (0..self.heads.groups())
-            .map(|group| attention.group(m, &self.layout, &packed, group, start))
-            .collect()
+        // afterwards: one level for the mean square, or one for gains
+        let start = (bottom + attention.depth() + 1).min(m.level(&packed[0]));
+        attention.outputs(m, &packed, start)
     }
 
     /// Attention sub-norm, output projection, residual.
@@ -212,37 +227,34 @@ impl Transformer {
                 if let Some(gain) = &layer.attn_gain {
                     part = m.dot_masks(&[(&part, &gain[inputs.len() % 2 + 2 * g])])?;
                 }
-                inputs.push(m.match_scale(&part, delta)?);
+                inputs.push(part);
             }
         }
         if let Some(series) = series {
             let sum = sum_of_squares(m, &self.layout, &self.heads, &a, &conjugates)?;
             let u = mean_square_variable(m, &sum, self.hidden, series)?;
-            let u = m.scale_values(&u, layer.o.max_integer);
-            inputs.push(m.match_scale(&u, delta)?);
+            inputs.push(m.scale_values(&u, layer.o.max_integer));
         }
         m.begin("o: SlotsToCoeffs, ternary product, refresh", Some(index))?;
-        let mut refreshed = m.linear(&inputs, &layer.o.layer, delta)?;
+        let refreshed = m.linear(&inputs, &layer.o.layer, delta)?;
+        let mut refreshed = halves(refreshed);
         m.begin("attention sub-norm: inverse root; residual", Some(index))?;
         let factor = match series {
             None => None,
             Some(series) => {
-                let u = refreshed[0]
-                    .1
-                    .take()
-                    .expect("the mean square rides in the imaginary half");
+                let u = refreshed.pop().expect("the mean square comes last");
                 let u = m.scale_values(&u, 1.0 / layer.o.max_integer);
                 m.probe("attn_ms_variable", index, &u)?;
                 let u = self.tame(m, &u, series)?;
                 let level = m.level(&u) - series_depth(series.coeffs.len());
-                let o_scale = m.scale(&refreshed[0].0) / layer.o_scale;
+                let o_scale = m.scale(&refreshed[0]) / layer.o_scale;
                 let wanted = m.scale(&x[0]) * m.chain().q[level] / o_scale;
                 Some(m.chebyshev(&u, &series.coeffs, wanted)?)
             }
         };
         let mut out = Vec::with_capacity(x.len());
-        for ((re, _), x) in refreshed.iter().zip(x) {
-            let o = m.scale_values(re, layer.o_scale);
+        for (o, x) in refreshed.iter().zip(x) {
+            let o = m.scale_values(o, layer.o_scale);
             let o = match &factor {
                 Some(factor) => m.mul(&o, factor)?,
                 None => {
@@ -285,7 +297,7 @@ impl Transformer {
         let ordinary = m.chain().scale;
         let delta = layer.gate_up.input_scale(message_scale);
         m.begin("post-attention norm", Some(index))?;
-        let normed = self.post_norm(layer).apply(m, &self.layout, x, delta)?;
+        let normed = self.post_norm(layer).apply(m, &self.layout, x)?;
         m.probe("normed_post", index, &normed[0])?;
         m.begin(
             "gate, up: SlotsToCoeffs, ternary product, refresh",
@@ -302,7 +314,7 @@ impl Transformer {
         });
         let after = sub_norm
             .as_ref()
-            .map_or(1 + usize::from(layer.ffn_gain.is_some()), Norm::depth);
+            .map_or(usize::from(layer.ffn_gain.is_some()), Norm::depth);
         let start = bottom + after + 1 + series_depth(activation.coeffs.len()) + 1;
         // the gated values get the scale at which their mean square comes out at the ordinary scale
         let gated_scale = match &sub_norm {
@@ -332,24 +344,18 @@ impl Transformer {
         m.probe("gated", index, &gated[0])?;
         let delta = layer.down.input_scale(message_scale);
         let gated = match &sub_norm {
-            Some(norm) => norm.apply(m, &self.layout, &gated, delta)?,
-            None => {
-                let mut out = Vec::with_capacity(gated.len());
-                for ct in &gated {
-                    out.push(m.match_scale(ct, delta)?);
-                }
-                out
-            }
+            Some(norm) => norm.apply(m, &self.layout, &gated)?,
+            None => gated,
         };
         m.probe("gated_normed", index, &gated[0])?;
         m.begin(
             "down: SlotsToCoeffs, ternary product, refresh; residual",
             Some(index),
         )?;
-        let refreshed = m.linear(&gated, &layer.down.layer, delta)?;
+        let refreshed = halves(m.linear(&gated, &layer.down.layer, delta)?);
         let mut out = Vec::with_capacity(x.len());
-        for ((re, _), x) in refreshed.iter().zip(x) {
-            let down = m.scale_values(re, layer.down_scale);
+        for (down, x) in refreshed.iter().zip(x) {
+            let down = m.scale_values(down, layer.down_scale);
             m.probe("down", index, &down)?;
             let scale = m.scale(x);
             let down = m.match_scale(&down, scale)?;

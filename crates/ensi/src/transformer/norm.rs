@@ -68,18 +68,17 @@ pub struct Norm<'a> {
 }
 
 impl Norm<'_> {
-    /// Levels from the data to the normalised data at a given scale: square, possible scale correction, series, product, gain, scale.
+    /// Levels from the data to the normalised data: square, possible scale correction, series, product, gain.
     pub fn depth(&self) -> usize {
-        4 + series_depth(self.series.coeffs.len()) + usize::from(self.gain.is_some())
+        3 + series_depth(self.series.coeffs.len()) + usize::from(self.gain.is_some())
     }
 
-    /// Normalises `x` (real ciphertexts of one vector, equal scales) and gives the result scale `delta`.
+    /// Normalises `x` (real ciphertexts of one vector, equal scales).
     pub fn apply<M: Machine>(
         &self,
         m: &mut M,
         layout: &Layout,
         x: &[M::Ct],
-        delta: f64,
     ) -> Result<Vec<M::Ct>, EnsiError> {
         let start = m.chain().bottom + self.depth();
         let x: Vec<M::Ct> = x
@@ -101,7 +100,7 @@ impl Norm<'_> {
             if let Some(gain) = self.gain {
                 y = m.dot_masks(&[(&y, &gain[i])])?;
             }
-            out.push(m.match_scale(&y, delta)?);
+            out.push(y);
         }
         Ok(out)
     }
