@@ -38,6 +38,7 @@ pub mod functions;
 pub mod kv_cache;
 pub mod polynomial;
 pub mod sampling;
+pub mod synth;
 pub mod ternary;
 pub mod tokenizer;
 pub mod train;

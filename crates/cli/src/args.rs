@@ -141,6 +141,30 @@ Examples:
   tacit model calibrate models/tacit-mini --data docs/
   tacit model calibrate models/tacit-mini --cover-repetition --out calibration-wide.json")]
     Calibrate(CalibrateArgs),
+    /// Write a checkpoint with the shapes of a published model and random weights, to plan and time without a download
+    #[command(after_help = "\
+Examples:
+  tacit model synth --like bitnet-large --layers 2 --out models/large-2
+  tacit model calibrate models/large-2 --data docs/ --tokens 640 --context 128
+  tacit model inspect models/large-2 --plan")]
+    Synth(SynthArgs),
+}
+
+/// `tacit model synth`
+#[derive(Debug, Args)]
+pub struct SynthArgs {
+    /// Shape: bitnet-large (0.7 billion parameters, 24 layers) or bitnet-2b-4t (2.4 billion, 30 layers)
+    #[arg(long, value_name = "NAME", value_parser = ["bitnet-large", "bitnet-2b-4t"])]
+    pub like: String,
+    /// Number of layers [default: those of the published model]
+    #[arg(long, value_name = "K")]
+    pub layers: Option<usize>,
+    /// Model folder to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Seed of the weights
+    #[arg(long, default_value_t = 1, value_name = "SEED")]
+    pub seed: u64,
 }
 
 /// `tacit model inspect`
@@ -232,6 +256,13 @@ pub enum BenchCommand {
 Example:
   tacit bench agreement --prompts 64 --json")]
     Agreement(AgreementArgs),
+    /// Encrypted prefill of a whole window layer by layer, with time and error of each; goes on after an interruption
+    #[command(after_help = "\
+Examples:
+  tacit bench prefill models/tacit-mini --data README.md
+  tacit bench prefill models/large --state prefill-large --data docs/
+  tacit bench prefill models/large --state prefill-large --data docs/ --layers 4")]
+    Prefill(PrefillArgs),
     /// Single operations of the engine at N = 2^16
     #[command(
         after_help = "Examples:\n  tacit bench engine --json\n  tacit bench engine --level 16 --threads 1 --others lattigo.json"
@@ -302,6 +333,26 @@ pub struct AgreementArgs {
     /// Only the clear figures: no encryption, seconds instead of an hour
     #[arg(long)]
     pub clear_only: bool,
+}
+
+/// `tacit bench prefill`
+#[derive(Debug, Args)]
+pub struct PrefillArgs {
+    /// Model folder with calibration.json, whose window is filled
+    pub model: PathBuf,
+    /// Folder that keeps the encrypted state after every layer and the client's seed; the same command with the same folder goes on
+    /// where it stopped, also after a kill [default: nothing is kept]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Stop after this many layers [default: all]
+    #[arg(long, value_name = "K")]
+    pub layers: Option<usize>,
+    /// Folder or file of text whose first window is the prompt; may be given several times [default: documentation comments of the dependency sources in cargo's registry folder]
+    #[arg(long, value_name = "PATH")]
+    pub data: Vec<PathBuf>,
+    /// Leave out the comparison with the clear model
+    #[arg(long)]
+    pub no_check: bool,
 }
 
 /// `tacit bench engine`

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   args ──► main ──► ask      client and server in one process, sharing only messages
-//!                 ├─► model    inspect, logits, calibrate
+//!                 ├─► model    inspect, logits, calibrate, synth
 //!                 ├─► train
 //!                 ├─► federate partition, run, coordinate, node, audit, forget, watermark
 //!                 ├─► inspect  generate, priors
-//!                 └─► bench    bootstrap, presets, linear, agreement, engine
+//!                 └─► bench    bootstrap, presets, linear, agreement, prefill, engine
 //! ```
 //!
 //! A command returns an [`exit::Outcome`]; its kind decides the exit code. Standard output holds results, standard error
@@ -86,6 +86,9 @@ fn run(cli: &Cli) -> Outcome {
         Command::Model {
             command: ModelCommand::Calibrate(args),
         } => model::calibrate::run(args, global),
+        Command::Model {
+            command: ModelCommand::Synth(args),
+        } => model::synth::run(args, global),
         Command::Train(args) => train::run(args, global),
         Command::Federate { command } => federate::run(command, global),
         Command::Inspect(args) => inspect::run(args, global),
@@ -101,6 +104,9 @@ fn run(cli: &Cli) -> Outcome {
         Command::Bench {
             command: BenchCommand::Agreement(args),
         } => bench::agreement::run(args, global),
+        Command::Bench {
+            command: BenchCommand::Prefill(args),
+        } => bench::prefill::run(args, global),
         Command::Bench {
             command: BenchCommand::Engine(args),
         } => bench::engine::run(args, global),

@@ -2,12 +2,17 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use rand_chacha::{
+    ChaCha20Rng,
+    rand_core::{RngCore, SeedableRng},
+};
 use tacit_ckks::{
     Context, Encoder, KeyGenerator, Parameters, SecretKey, encrypt,
     mlwe::{MlweContext, MlweKeys},
     security::{KeyDescription, SecretDistribution},
 };
+
+use zeroize::Zeroizing;
 
 use crate::{EnsiError, layout::Layout, message, model::KeyPlan, server::RAISE_KEY};
 
@@ -17,10 +22,13 @@ pub struct Client {
     encoder: Encoder,
     mlwe: MlweContext,
     layout: Layout,
+    /// Layout and module-LWE tables of decode steps.
+    step: Option<(Layout, MlweContext)>,
     plan: KeyPlan,
     secret: SecretKey,
     ephemeral: SecretKey,
     generator: Mutex<KeyGenerator>,
+    ternary: Mutex<ChaCha20Rng>,
     rng: ChaCha20Rng,
 }
 
@@ -30,6 +38,29 @@ impl Client {
     /// # Errors
     /// A key plan that does not fit the parameters.
     pub fn new(plan: &KeyPlan, params: Parameters) -> Result<Self, EnsiError> {
+        let mut seed = Zeroizing::new([0; 32]);
+        tacit_ring::sampling::secure_rng().fill_bytes(&mut *seed);
+        Self::from_seed(plan, params, &seed)
+    }
+
+    /// Makes the secrets that belong to a seed: the same seed, plan and parameters give the same secrets, evaluation keys (if they are
+    /// made in the same order) and prompt encryptions, so that long work can go on after an interruption.
+    ///
+    /// The seed is as secret as the keys, and good for **one** prompt: two different prompts encrypted with the same randomness give
+    /// away their difference.
+    ///
+    /// # Errors
+    /// A key plan that does not fit the parameters.
+    pub fn from_seed(
+        plan: &KeyPlan,
+        params: Parameters,
+        seed: &[u8; 32],
+    ) -> Result<Self, EnsiError> {
+        let stream = |number: u64| {
+            let mut rng = ChaCha20Rng::from_seed(*seed);
+            rng.set_stream(number);
+            rng
+        };
         let context = Context::new(params)?;
         let params = context.params();
         let layout = Layout::new(params.n(), plan.tokens)?;
@@ -44,16 +75,24 @@ impl Client {
             ));
         }
         let mlwe = MlweContext::new(&context, 2 * layout.tokens())?;
-        let mut generator = KeyGenerator::new(context.clone());
+        let step = match plan.step_tokens {
+            None => None,
+            Some(tokens) => {
+                let layout = Layout::new(params.n(), tokens)?;
+                Some((layout, MlweContext::new(&context, 2 * tokens)?))
+            }
+        };
+        let mut generator = KeyGenerator::with_rng(context.clone(), stream(0));
         let secret = generator.secret();
         let ephemeral = generator.ephemeral_secret(&secret)?;
-        let mut rng = tacit_ring::sampling::secure_rng();
         Ok(Self {
             encoder: Encoder::new(context.clone()),
-            rng: ChaCha20Rng::from_rng(&mut rng),
+            rng: stream(1),
+            ternary: Mutex::new(stream(2)),
             context,
             mlwe,
             layout,
+            step,
             plan: plan.clone(),
             secret,
             ephemeral,
@@ -106,10 +145,14 @@ impl Client {
                     &self.context,
                 )
             }
-            _ => {
-                let mut rng = tacit_ring::sampling::secure_rng();
+            i => {
+                let mlwe = match &self.step {
+                    Some((_, step)) if i == galois + 3 => step,
+                    _ => &self.mlwe,
+                };
+                let mut rng = self.ternary.lock().unwrap_or_else(PoisonError::into_inner);
                 message::write_mlwe(
-                    &MlweKeys::generate(&self.mlwe, &self.secret, &self.ephemeral, &mut rng)?,
+                    &MlweKeys::generate(mlwe, &self.secret, &self.ephemeral, &mut *rng)?,
                     &self.context,
                 )
             }
@@ -139,6 +182,9 @@ impl Client {
             tacit_ckks::KeyShape::full(params),
         ));
         keys.extend(MlweKeys::descriptions_of(params));
+        if self.step.is_some() {
+            keys.extend(MlweKeys::descriptions_of(params));
+        }
         keys
     }
 
@@ -159,18 +205,39 @@ impl Client {
                 window,
             });
         }
+        let layout = self.layout;
+        self.encrypt_rows(embeddings, &layout)
+    }
+
+    /// Encrypts the embedding of one token for a decode step.
+    ///
+    /// # Errors
+    /// [`EnsiError::Shape`] for a key plan without decode steps or a row of another width.
+    pub fn encrypt_token(&mut self, embedding: &[f32]) -> Result<Vec<u8>, EnsiError> {
+        let layout = self.step_layout()?;
+        self.encrypt_rows(&[embedding.to_vec()], &layout)
+    }
+
+    fn step_layout(&self) -> Result<Layout, EnsiError> {
+        let step = self.step.as_ref().ok_or_else(|| {
+            EnsiError::Shape("the server's key plan has no decode steps".into())
+        })?;
+        Ok(step.0)
+    }
+
+    fn encrypt_rows(&mut self, rows: &[Vec<f32>], layout: &Layout) -> Result<Vec<u8>, EnsiError> {
         let hidden = self.plan.hidden;
-        if let Some(row) = embeddings.iter().find(|row| row.len() != hidden) {
+        if let Some(row) = rows.iter().find(|row| row.len() != hidden) {
             return Err(EnsiError::Shape(format!(
                 "an embedding has {} features, the model {hidden}",
                 row.len()
             )));
         }
-        let mut slots = vec![vec![0.0; self.layout.slots()]; self.layout.ciphertexts(hidden)];
-        for t in 0..window {
-            for (feature, value) in embeddings[t % embeddings.len()].iter().enumerate() {
-                for (ciphertext, block) in self.layout.positions(feature, hidden) {
-                    slots[ciphertext][self.layout.slot(block, t)] = f64::from(*value);
+        let mut slots = vec![vec![0.0; layout.slots()]; layout.ciphertexts(hidden)];
+        for t in 0..layout.tokens() {
+            for (feature, value) in rows[t % rows.len()].iter().enumerate() {
+                for (ciphertext, block) in layout.positions(feature, hidden) {
+                    slots[ciphertext][layout.slot(block, t)] = f64::from(*value);
                 }
             }
         }
@@ -193,26 +260,43 @@ impl Client {
     /// # Errors
     /// A message that is not an answer to this client.
     pub fn decrypt_answer(&self, bytes: &[u8], tokens: usize) -> Result<Vec<Vec<f64>>, EnsiError> {
+        self.decrypt_rows(bytes, tokens, &self.layout)
+    }
+
+    /// Decrypts the answer of a decode step: the token's hidden state before the final norm.
+    ///
+    /// # Errors
+    /// As [`decrypt_answer`](Self::decrypt_answer).
+    pub fn decrypt_token(&self, bytes: &[u8]) -> Result<Vec<f64>, EnsiError> {
+        let layout = self.step_layout()?;
+        Ok(self.decrypt_rows(bytes, 1, &layout)?.remove(0))
+    }
+
+    fn decrypt_rows(
+        &self,
+        bytes: &[u8],
+        tokens: usize,
+        layout: &Layout,
+    ) -> Result<Vec<Vec<f64>>, EnsiError> {
         let ciphertexts = message::read_answer(bytes, &self.context, self.secret.id())?;
         let hidden = self.plan.hidden;
-        if ciphertexts.len() != self.layout.ciphertexts(hidden) {
+        if ciphertexts.len() != layout.ciphertexts(hidden) {
             return Err(EnsiError::Message(format!(
                 "the answer has {} ciphertexts, expected {}",
                 ciphertexts.len(),
-                self.layout.ciphertexts(hidden)
+                layout.ciphertexts(hidden)
             )));
         }
         let slots = ciphertexts
             .iter()
             .map(|ct| self.decrypt_slots(ct))
             .collect::<Result<Vec<_>, _>>()?;
-        let tokens = tokens.min(self.layout.tokens());
-        Ok((0..tokens)
+        Ok((0..tokens.min(layout.tokens()))
             .map(|t| {
                 (0..hidden)
                     .map(|i| {
-                        let (ciphertext, block) = self.layout.positions(i, hidden)[0];
-                        slots[ciphertext][self.layout.slot(block, t)].re
+                        let (ciphertext, block) = layout.positions(i, hidden)[0];
+                        slots[ciphertext][layout.slot(block, t)].re
                     })
                     .collect()
             })

@@ -30,12 +30,16 @@ pub struct KeyPlan {
     pub input_level: usize,
     /// Scale of the encrypted input and of the answer.
     pub input_scale: f64,
+    /// Token slots of a decode step, if the server decodes over a cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_tokens: Option<usize>,
 }
 
 impl KeyPlan {
-    /// Number of key messages: relinearisation, Galois keys, ModRaise, and those of the ternary products.
+    /// Number of key messages: relinearisation, Galois keys, ModRaise, and those of the ternary products in a window and, where the
+    /// server decodes over a cache, in a step.
     pub fn messages(&self) -> usize {
-        self.galois.len() + 3
+        self.galois.len() + 3 + usize::from(self.step_tokens.is_some())
     }
 
     /// Shape of the relinearisation key.
@@ -54,12 +58,35 @@ impl KeyPlan {
     }
 }
 
+/// The program of one new token over a cache, with its plan.
+pub struct Decoder {
+    transformer: Transformer,
+    engine: Engine,
+    plan: Plan,
+}
+
+impl Decoder {
+    /// The program.
+    pub fn transformer(&self) -> &Transformer {
+        &self.transformer
+    }
+    /// The engine, in the step's layout.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+    /// The plan of one step, at the window's last position.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+}
+
 /// The model as a server holds it.
 pub struct EncryptedModel {
     transformer: Transformer,
     engine: Engine,
     plan: Plan,
     key_plan: KeyPlan,
+    decoder: Option<Decoder>,
 }
 
 /// Level at which the answer leaves: two limbs hold the residual stream at its scale.
@@ -76,6 +103,30 @@ impl EncryptedModel {
         calibration: &Calibration,
         params: Parameters,
     ) -> Result<Self, EnsiError> {
+        Self::build(model, calibration, params, None)
+    }
+
+    /// [`new`](Self::new) with a decoder: a window's keys and values can be kept, and further tokens computed one by one over them.
+    /// A step's vectors have `step_tokens` slots a feature: with 8 of them a hidden size of 4096 fills one ciphertext at `N = 2^16`,
+    /// and the keys of its ternary products take 256 MiB.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`EnsiError::Shape`] when the heads do not fit the step's layout.
+    pub fn with_decoder(
+        model: &Model,
+        calibration: &Calibration,
+        params: Parameters,
+        step_tokens: usize,
+    ) -> Result<Self, EnsiError> {
+        Self::build(model, calibration, params, Some(step_tokens))
+    }
+
+    fn build(
+        model: &Model,
+        calibration: &Calibration,
+        params: Parameters,
+        step_tokens: Option<usize>,
+    ) -> Result<Self, EnsiError> {
         let transformer = Transformer::new(model, calibration, params.n())?;
         let context = Context::new(params)?;
         let engine = Engine::new(context.clone(), *transformer.layout())?;
@@ -84,17 +135,67 @@ impl EncryptedModel {
         let input_scale = transformer.residual_scale(engine.chain().scale);
         let ciphertexts = transformer.layout().ciphertexts(transformer.hidden());
         let cost = Cost::measure(&context);
-        let mut machine = CountingMachine::new(&engine, cost)?;
-        let input = vec![
-            Shape {
-                level: input_level,
-                scale: input_scale
-            };
-            ciphertexts
-        ];
-        transformer.run(&mut machine, input)?;
-        let (steps, used) = machine.finish();
-        let key_plan = key_plan(&engine, &transformer, &used, input_level, input_scale);
+        let fresh = Shape {
+            level: input_level,
+            scale: input_scale,
+        };
+        let mut machine = CountingMachine::new(&engine, cost.clone())?;
+        let mut x = vec![fresh; ciphertexts];
+        let (steps, mut used, decoder) = match step_tokens {
+            None => {
+                transformer.run(&mut machine, x)?;
+                let (steps, used) = machine.finish();
+                (steps, used, None)
+            }
+            Some(tokens) => {
+                let decoder = Transformer::decoder(model, calibration, params.n(), tokens)?;
+                let keep = decoder.keep_masks(1)?;
+                let cache = decoder.cache().ok_or_else(|| {
+                    EnsiError::Shape("a decoder without a cache".into())
+                })?;
+                let mut kept = Vec::with_capacity(transformer.layers());
+                for layer in 0..transformer.layers() {
+                    let (next, layer_cache) =
+                        transformer.run_layer_keeping(&mut machine, layer, x, cache, &keep)?;
+                    x = next;
+                    kept.push(layer_cache);
+                }
+                let (steps, used) = machine.finish();
+                let engine = engine.beside(*decoder.layout())?;
+                (steps, used, Some((decoder, engine, kept)))
+            }
+        };
+        let decoder = match decoder {
+            None => None,
+            Some((transformer, engine, mut kept)) => {
+                let last = calibration.context - 1;
+                let masks = transformer.step_masks(last)?;
+                let mut machine = CountingMachine::new(&engine, cost)?;
+                let count = transformer.layout().ciphertexts(transformer.hidden());
+                let mut x = vec![fresh; count];
+                for (layer, kept) in kept.iter_mut().enumerate() {
+                    x = transformer.run_step(&mut machine, layer, x, kept, &masks)?;
+                }
+                let (steps, more) = machine.finish();
+                used.merge(&more);
+                let plan = Plan {
+                    steps,
+                    context: 1,
+                    input_level,
+                    input_ciphertexts: count,
+                    key_bytes: 0,
+                };
+                Some(Decoder {
+                    transformer,
+                    engine,
+                    plan,
+                })
+            }
+        };
+        let key_plan = KeyPlan {
+            step_tokens,
+            ..key_plan(&engine, &transformer, &used, input_level, input_scale)
+        };
         let key_bytes = key_plan
             .galois_shapes()
             .map(|(_, shape)| shape)
@@ -113,7 +214,13 @@ impl EncryptedModel {
             engine,
             plan,
             key_plan,
+            decoder,
         })
+    }
+
+    /// The decoder, if the model was placed with one.
+    pub fn decoder(&self) -> Option<&Decoder> {
+        self.decoder.as_ref()
     }
 
     /// The plan.
@@ -180,5 +287,6 @@ fn key_plan(
         hidden: transformer.hidden(),
         input_level,
         input_scale,
+        step_tokens: None,
     }
 }

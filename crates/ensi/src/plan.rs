@@ -135,6 +135,12 @@ impl Plan {
             .fold(Counts::default(), |sum, s| sum + s.counts)
     }
 
+    /// Number of steps before a layer.
+    pub fn steps_before(&self, layer: usize) -> usize {
+        let earlier = |step: &&PlanStep| step.layer.is_none_or(|l| l < layer);
+        self.steps.iter().take_while(earlier).count()
+    }
+
     /// Predicted seconds of a forward pass.
     pub fn seconds(&self) -> f64 {
         self.steps.iter().map(|s| s.predicted_seconds).sum()

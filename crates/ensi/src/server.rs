@@ -1,6 +1,6 @@
 //! The server's side: collects a client's evaluation keys, runs forward passes, never sees a secret.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use tacit_ckks::{
     Ciphertext, EvaluationKeys, KeyId, KeyRole, SwitchingKey, bootstrap::EncapsulationKeys,
@@ -11,8 +11,9 @@ use crate::{
     EnsiError,
     machine::encrypted::{CiphertextProbe, EncryptedMachine, ProgressFn, ServerKeys},
     message::{self, Key},
-    model::{ANSWER_LEVEL, EncryptedModel},
-    plan::Counts,
+    model::{ANSWER_LEVEL, Decoder, EncryptedModel},
+    plan::{Counts, Plan},
+    transformer::cached::LayerCache,
 };
 
 /// What happens in a forward pass.
@@ -37,6 +38,12 @@ pub enum Progress {
 /// Number by which the switching key from the ephemeral to the main secret is known.
 pub const RAISE_KEY: u32 = 2;
 
+fn decoder(model: &EncryptedModel) -> Result<&Decoder, EnsiError> {
+    model.decoder().ok_or_else(|| {
+        EnsiError::Shape("the model was placed without a decoder; place it with one".into())
+    })
+}
+
 /// One client's session on the server.
 pub struct Server {
     model: Arc<EncryptedModel>,
@@ -44,8 +51,17 @@ pub struct Server {
     galois: Vec<SwitchingKey>,
     raise: Option<EncapsulationKeys>,
     mlwe: Option<MlweKeys>,
+    step: Option<MlweKeys>,
     id: Option<KeyId>,
     keys: Option<ServerKeys>,
+    kept: Option<Kept>,
+}
+
+/// Keys and values of a prompt, encrypted.
+struct Kept {
+    layers: Vec<LayerCache<Ciphertext>>,
+    /// Tokens in them.
+    tokens: usize,
 }
 
 impl Server {
@@ -57,8 +73,10 @@ impl Server {
             galois: Vec::new(),
             raise: None,
             mlwe: None,
+            step: None,
             id: None,
             keys: None,
+            kept: None,
         }
     }
 
@@ -84,7 +102,20 @@ impl Server {
                     )));
                 }
             },
-            Key::Mlwe(keys) => self.mlwe = Some(keys),
+            Key::Mlwe(keys) => {
+                let shape = *keys.repack().shape();
+                let decoder = self.model.decoder().map(Decoder::engine);
+                if shape == *engine.mlwe().shape() {
+                    self.mlwe = Some(keys);
+                } else if decoder.is_some_and(|d| shape == *d.mlwe().shape()) {
+                    self.step = Some(keys);
+                } else {
+                    return Err(EnsiError::Message(format!(
+                        "keys of ternary products for {} tokens are of no use here; send the keys of the session's key plan",
+                        shape.tokens()
+                    )));
+                }
+            }
         }
         Ok(())
     }
@@ -118,6 +149,10 @@ impl Server {
             ),
             (self.raise.is_some(), "switching key of ModRaise"),
             (self.mlwe.is_some(), "keys of the ternary products"),
+            (
+                self.step.is_some() || plan.step_tokens.is_none(),
+                "keys of the ternary products of a decode step",
+            ),
         ] {
             if !there {
                 missing.push(name.to_owned());
@@ -148,6 +183,7 @@ impl Server {
                 evaluation,
                 encapsulation,
                 mlwe,
+                step: self.step.take(),
             });
         }
         Ok(())
@@ -176,31 +212,196 @@ impl Server {
         progress: ProgressFn<'_>,
         probe: Option<CiphertextProbe<'_>>,
     ) -> Result<Vec<u8>, EnsiError> {
-        self.ready()?;
-        let keys = self
-            .keys
-            .as_ref()
-            .ok_or_else(|| EnsiError::MissingKeys("all".into()))?;
-        let model = &*self.model;
-        let engine = model.engine();
-        let x = message::read_prompt(prompt, engine.context(), self.id)?;
-        self.check_prompt(&x)?;
-        let mut machine = EncryptedMachine::new(engine, keys, progress, probe);
-        let out = model.transformer().run(&mut machine, x)?;
+        let x = self.read_prompt(prompt)?;
+        let layers = 0..self.model.transformer().layers();
+        let out = self.run_layers(x, layers, progress, probe)?;
+        self.write_answer(&out)
+    }
+
+    /// [`forward`](Self::forward) that keeps the keys and values of the prompt's first `length` tokens, in the place of any kept before.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); [`EnsiError::Window`] for a length outside of the window; [`EnsiError::Shape`] when the model was placed
+    /// without a decoder.
+    pub fn prefill(
+        &mut self,
+        prompt: &[u8],
+        length: usize,
+        progress: ProgressFn<'_>,
+    ) -> Result<Vec<u8>, EnsiError> {
+        let mut x = self.read_prompt(prompt)?;
+        let model = self.model.clone();
+        let decoder = decoder(&model)?;
+        let window = model.plan().context;
+        if length == 0 || length > window {
+            return Err(EnsiError::Window {
+                tokens: length,
+                window,
+            });
+        }
+        let keys = self.server_keys()?;
+        let masks = decoder.transformer().keep_masks(length)?;
+        let cache = decoder
+            .transformer()
+            .cache()
+            .ok_or_else(|| EnsiError::Shape("a decoder without a cache".into()))?;
+        let mut machine = EncryptedMachine::new(model.engine(), keys, 0, progress, None);
+        let mut layers = Vec::with_capacity(model.transformer().layers());
+        for layer in 0..model.transformer().layers() {
+            let (next, kept) =
+                model
+                    .transformer()
+                    .run_layer_keeping(&mut machine, layer, x, cache, &masks)?;
+            x = next;
+            layers.push(kept);
+        }
         machine.finish_step()?;
-        let evaluator = tacit_ckks::Evaluator::new(engine.context().clone());
+        model.engine().forget_passing();
+        self.kept = Some(Kept {
+            layers,
+            tokens: length,
+        });
+        self.write_answer(&x)
+    }
+
+    /// One decode step: the encrypted embedding of the token after those that are kept, to its hidden state after the last layer. Its keys
+    /// and values are kept too; after an error the cache is as it was before.
+    ///
+    /// # Errors
+    /// [`EnsiError::Shape`] without a cache; [`EnsiError::Window`] when it is full; as [`forward`](Self::forward).
+    pub fn decode(
+        &mut self,
+        token: &[u8],
+        progress: ProgressFn<'_>,
+    ) -> Result<Vec<u8>, EnsiError> {
+        self.ready()?;
+        let model = self.model.clone();
+        let decoder = decoder(&model)?;
+        let engine = decoder.engine();
+        let mut x = message::read_prompt(token, engine.context(), self.id)?;
+        self.check_input(&x, decoder.plan())?;
+        let kept = self.kept.as_ref().ok_or_else(|| {
+            EnsiError::Shape("no prompt is kept; send one with prefill first".into())
+        })?;
+        let keys = self.server_keys()?;
+        let masks = decoder.transformer().step_masks(kept.tokens)?;
+        let mut machine = EncryptedMachine::new(engine, keys, 0, progress, None);
+        // the last token's cache stays until the step is through
+        let mut layers = kept.layers.clone();
+        let tokens = kept.tokens + 1;
+        for (layer, kept) in layers.iter_mut().enumerate() {
+            x = decoder
+                .transformer()
+                .run_step(&mut machine, layer, x, kept, &masks)?;
+        }
+        machine.finish_step()?;
+        engine.forget_passing();
+        self.kept = Some(Kept { layers, tokens });
+        self.write_answer(&x)
+    }
+
+    /// Tokens whose keys and values are kept.
+    pub fn kept_tokens(&self) -> usize {
+        self.kept.as_ref().map_or(0, |k| k.tokens)
+    }
+
+    /// Bytes of the keys and values kept.
+    pub fn kept_bytes(&self) -> u64 {
+        let size = |ct: &Ciphertext| ct.parts.iter().map(|p| 8 * p.n() * p.limbs()).sum::<usize>();
+        self.kept.as_ref().map_or(0, |kept| {
+            let ciphertexts = kept.layers.iter().flat_map(|l| l.keys.iter().chain(&l.values));
+            ciphertexts.map(|ct| size(ct) as u64).sum()
+        })
+    }
+
+    fn server_keys(&self) -> Result<&ServerKeys, EnsiError> {
+        self.keys
+            .as_ref()
+            .ok_or_else(|| EnsiError::MissingKeys("all".into()))
+    }
+
+    /// Reads an encrypted prompt: the residual stream before the first layer.
+    ///
+    /// # Errors
+    /// Missing keys, a foreign or malformed message.
+    pub fn read_prompt(&mut self, prompt: &[u8]) -> Result<Vec<Ciphertext>, EnsiError> {
+        self.ready()?;
+        let x = message::read_prompt(prompt, self.model.engine().context(), self.id)?;
+        self.check_input(&x, self.model.plan())?;
+        Ok(x)
+    }
+
+    /// Some layers of a forward pass on the residual stream; steps are reported by their index in the whole plan.
+    ///
+    /// # Errors
+    /// Missing keys, or [`EnsiError::Stopped`] from `progress`.
+    ///
+    /// # Panics
+    /// For layers that the model does not have.
+    pub fn run_layers(
+        &mut self,
+        x: Vec<Ciphertext>,
+        layers: Range<usize>,
+        progress: ProgressFn<'_>,
+        probe: Option<CiphertextProbe<'_>>,
+    ) -> Result<Vec<Ciphertext>, EnsiError> {
+        self.ready()?;
+        let keys = self.server_keys()?;
+        let transformer = self.model.transformer();
+        let before = self.model.plan().steps_before(layers.start);
+        let mut machine = EncryptedMachine::new(self.model.engine(), keys, before, progress, probe);
+        let mut x = x;
+        for layer in layers {
+            x = transformer.run_layer(&mut machine, layer, x)?;
+        }
+        machine.finish_step()?;
+        Ok(x)
+    }
+
+    /// The residual stream between two layers as bytes: what a server keeps to go on after an interruption.
+    ///
+    /// # Errors
+    /// Missing keys.
+    pub fn write_state(&self, x: &[Ciphertext]) -> Result<Vec<u8>, EnsiError> {
+        message::write_answer(x, self.model.engine().context(), self.key_id()?)
+    }
+
+    /// Reads what [`write_state`](Self::write_state) wrote.
+    ///
+    /// # Errors
+    /// Damaged bytes, or those of another client or of other parameters.
+    pub fn read_state(&self, bytes: &[u8]) -> Result<Vec<Ciphertext>, EnsiError> {
+        let x = message::read_answer(bytes, self.model.engine().context(), self.key_id()?)?;
+        let expected = self.model.plan().input_ciphertexts;
+        if x.len() != expected {
+            return Err(EnsiError::Message(format!(
+                "the saved state has {} ciphertexts, expected {expected}: it belongs to another model",
+                x.len()
+            )));
+        }
+        Ok(x)
+    }
+
+    fn key_id(&self) -> Result<KeyId, EnsiError> {
+        self.id.ok_or_else(|| EnsiError::MissingKeys("all".into()))
+    }
+
+    /// The answer to send back.
+    ///
+    /// # Errors
+    /// Missing keys.
+    pub fn write_answer(&self, out: &[Ciphertext]) -> Result<Vec<u8>, EnsiError> {
+        let context = self.model.engine().context();
+        let evaluator = tacit_ckks::Evaluator::new(context.clone());
         let low = out
             .iter()
             .map(|ct| evaluator.drop_to_level(ct, ANSWER_LEVEL))
             .collect::<Result<Vec<_>, _>>()?;
-        let id = self
-            .id
-            .ok_or_else(|| EnsiError::MissingKeys("all".into()))?;
-        message::write_answer(&low, engine.context(), id)
+        message::write_answer(&low, context, self.key_id()?)
     }
 
-    fn check_prompt(&self, x: &[Ciphertext]) -> Result<(), EnsiError> {
-        let (plan, keys) = (self.model.plan(), self.model.key_plan());
+    fn check_input(&self, x: &[Ciphertext], plan: &Plan) -> Result<(), EnsiError> {
+        let keys = self.model.key_plan();
         if x.len() != plan.input_ciphertexts {
             return Err(EnsiError::Message(format!(
                 "the prompt has {} ciphertexts, expected {}",

@@ -6,6 +6,7 @@ use common::{Case, layer, model, uniform};
 use num_complex::Complex64;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use tacit_ensi::{
+    layout::Layout,
     machine::{Chain, clear::ClearMachine},
     transformer::Transformer,
 };
@@ -126,5 +127,112 @@ fn heads_that_are_padded_and_grouped_queries_that_share_a_set() {
             sub_norms: true,
         },
         4,
+    );
+}
+
+/// Slots of a vector in a layout, the same for all its tokens or one row each.
+fn slots(layout: &Layout, rows: &[Vec<f64>]) -> Vec<Vec<Complex64>> {
+    let features = rows[0].len();
+    let mut out = vec![vec![Complex64::default(); layout.slots()]; layout.ciphertexts(features)];
+    for t in 0..layout.tokens() {
+        for (i, value) in rows[t % rows.len()].iter().enumerate() {
+            for (c, block) in layout.positions(i, features) {
+                out[c][layout.slot(block, t)] = Complex64::new(*value, 0.0);
+            }
+        }
+    }
+    out
+}
+
+/// The last tokens of a window one by one over the cache of the first ones, against the formulas.
+fn check_steps(case: &Case, step: usize, prompt: usize, seed: u64) {
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    let (model, calibration) = model(case, &mut rng);
+    let window = Transformer::new(&model, &calibration, 1 << 11).unwrap();
+    let decoder = Transformer::decoder(&model, &calibration, 1 << 11, step).unwrap();
+    let tokens = window.layout().tokens();
+    let mut x: Vec<Vec<f64>> = (0..tokens)
+        .map(|_| (0..case.hidden).map(|_| 1.5 * uniform(&mut rng)).collect())
+        .collect();
+    let chain = chain();
+    let (level, scale) = (
+        window.residual_level(chain.bottom),
+        window.residual_scale(chain.scale),
+    );
+    let mut machine = ClearMachine::new(chain.clone(), *window.layout(), None);
+    let mut stream: Vec<_> = slots(window.layout(), &x)
+        .into_iter()
+        .map(|s| machine.input(s, level, scale))
+        .collect();
+    let masks = decoder.keep_masks(prompt).unwrap();
+    let mut kept = Vec::new();
+    for layer in 0..case.layers {
+        let cache = decoder.cache().unwrap();
+        let (next, layer_cache) = window
+            .run_layer_keeping(&mut machine, layer, stream, cache, &masks)
+            .unwrap();
+        stream = next;
+        kept.push(layer_cache);
+    }
+    let embeddings = x.clone();
+    for (w, c) in model.layers.iter().zip(&calibration.layers) {
+        layer(&model.config, w, c, &mut x);
+    }
+    let largest = x.iter().flatten().fold(0f64, |m, v| m.max(v.abs()));
+    let mut machine = ClearMachine::new(chain, *decoder.layout(), None);
+    for position in prompt..tokens {
+        let masks = decoder.step_masks(position).unwrap();
+        let mut stream: Vec<_> = slots(decoder.layout(), &embeddings[position..=position])
+            .into_iter()
+            .map(|s| machine.input(s, level, scale))
+            .collect();
+        for (index, kept) in kept.iter_mut().enumerate() {
+            stream = decoder
+                .run_step(&mut machine, index, stream, kept, &masks)
+                .unwrap();
+        }
+        let expected = slots(decoder.layout(), &x[position..=position]);
+        for (got, want) in stream.iter().zip(&expected) {
+            for (g, w) in got.values.iter().zip(want) {
+                let error = (g - w).norm();
+                assert!(
+                    error < 1e-9 * largest,
+                    "position {position}: error {error:e}"
+                );
+            }
+        }
+    }
+    assert!(decoder.step_masks(tokens).is_err());
+    assert!(window.step_masks(0).is_err());
+}
+
+#[test]
+fn decode_steps_give_what_the_window_gives() {
+    check_steps(&Case::small(2), 2, 5, 5);
+}
+
+#[test]
+fn decode_steps_with_grouped_queries_gains_and_several_ciphertexts() {
+    // 32 heads in two groups of 16 places; key-value heads 0 to 3 of set 0, 4 to 7 of set 1
+    let case = Case {
+        hidden: 256,
+        ffn: 300,
+        heads: 32,
+        kv_heads: 8,
+        layers: 1,
+        gains: true,
+        sub_norms: true,
+    };
+    check_steps(&case, 1, 6, 6);
+    // both groups on one set
+    check_steps(
+        &Case {
+            heads: 32,
+            kv_heads: 1,
+            ..case
+        },
+        2,
+        1,
+        7,
     );
 }

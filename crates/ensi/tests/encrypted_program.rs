@@ -225,3 +225,58 @@ fn published_keys_are_listed_by_their_own_numbers() {
     // every message is a key; the ternary products' message holds two
     assert_eq!(keys.len(), s.client.key_count() + 1);
 }
+
+/// A run that ends after the first layer and goes on in another process: same seed, same saved state, same ciphertexts.
+#[test]
+fn a_pass_that_was_interrupted_goes_on_with_the_same_ciphertexts() {
+    let mut rng = ChaCha20Rng::seed_from_u64(15);
+    let (bitnet, calibration) = model(&Case::small(2), &mut rng);
+    let model = Arc::new(EncryptedModel::new(&bitnet, &calibration, parameters()).unwrap());
+    let rows: Vec<Vec<f32>> = (0..8)
+        .map(|_| (0..32).map(|_| uniform(&mut rng) as f32).collect())
+        .collect();
+    let seed = [7; 32];
+    let begin = || {
+        let client = Client::from_seed(model.key_plan(), parameters(), &seed).unwrap();
+        let mut server = Server::new(model.clone());
+        for message in client.key_messages() {
+            server.accept_key(&message.unwrap()).unwrap();
+        }
+        server.ready().unwrap();
+        (client, server)
+    };
+    let (mut client, mut server) = begin();
+    let prompt = client.encrypt_prompt(&rows).unwrap();
+    let undisturbed = server.forward(&prompt, &mut |_| Ok(())).unwrap();
+    let saved = {
+        let x = server.read_prompt(&prompt).unwrap();
+        let x = server.run_layers(x, 0..1, &mut |_| Ok(()), None).unwrap();
+        server.write_state(&x).unwrap()
+    };
+
+    let (client, mut server) = begin();
+    let x = server.read_state(&saved).unwrap();
+    let mut steps = Vec::new();
+    let x = server
+        .run_layers(
+            x,
+            1..2,
+            &mut |p| {
+                if let Progress::Started { step } = p {
+                    steps.push(step);
+                }
+                Ok(())
+            },
+            None,
+        )
+        .unwrap();
+    let answer = server.write_answer(&x).unwrap();
+    assert!(
+        answer == undisturbed,
+        "another answer after the interruption"
+    );
+    assert_eq!(client.decrypt_answer(&answer, 8).unwrap().len(), 8);
+    // progress goes on where the plan's second layer begins
+    assert_eq!(steps.first(), Some(&model.plan().steps_before(1)));
+    assert!(server.read_state(&saved[..saved.len() - 1]).is_err());
+}

@@ -4,6 +4,7 @@ pub mod agreement;
 pub mod bootstrap;
 pub mod engine;
 pub mod linear;
+pub mod prefill;
 
 use crate::exit::{Failure, Kind, chain};
 

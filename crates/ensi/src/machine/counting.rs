@@ -35,6 +35,18 @@ pub struct KeyUse {
     pub relinearisation: usize,
 }
 
+impl KeyUse {
+    /// What either program uses.
+    pub fn merge(&mut self, other: &Self) {
+        for (&steps, &level) in &other.rotations {
+            let entry = self.rotations.entry(steps).or_insert(level);
+            *entry = level.max(*entry);
+        }
+        self.conjugation = self.conjugation.max(other.conjugation);
+        self.relinearisation = self.relinearisation.max(other.relinearisation);
+    }
+}
+
 /// Runs the program on shapes only.
 pub struct CountingMachine<'a> {
     chain: Chain,

@@ -18,7 +18,7 @@ use crate::{
     EnsiError,
     layout::{Half, Layout},
     machine::{
-        Chain, Machine, Mask, Refreshed,
+        Chain, Machine, Mask, MaskUse, Refreshed,
         clear::{check_linear, refreshed_scale},
     },
     plan::Counts,
@@ -30,13 +30,17 @@ use crate::{
 pub struct Engine {
     context: Arc<Context>,
     encoder: Encoder,
-    bootstrapper: Bootstrapper,
+    bootstrapper: Arc<Bootstrapper>,
     mlwe: MlweContext,
     chain: Chain,
     layout: Layout,
     mixes: Mutex<HashMap<String, Arc<TernaryMix>>>,
-    masks: Mutex<HashMap<(usize, usize), EncodedMask>>,
+    masks: Mutex<EncodedMasks>,
+    passing: Mutex<EncodedMasks>,
 }
+
+/// Encodings by identity of the mask and level.
+type EncodedMasks = HashMap<(usize, usize), EncodedMask>;
 
 /// A mask with its encoding at one level; the mask is kept so that its address stays its own.
 type EncodedMask = (Mask, Arc<Plaintext>);
@@ -51,18 +55,39 @@ impl Engine {
     /// # Errors
     /// When the parameters do not fit bootstrapping or the module-LWE forms.
     pub fn new(context: Arc<Context>, layout: Layout) -> Result<Self, EnsiError> {
-        let params = context.params();
-        let mlwe = MlweContext::new(&context, 2 * layout.tokens())?;
+        let bootstrapper = Arc::new(Bootstrapper::for_context(context.clone())?);
+        Self::with(context, bootstrapper, layout)
+    }
+
+    /// An engine for another layout, with the same parameters and tables for the refresh.
+    ///
+    /// # Errors
+    /// When the parameters do not fit the module-LWE forms.
+    pub fn beside(&self, layout: Layout) -> Result<Self, EnsiError> {
+        Self::with(self.context.clone(), self.bootstrapper.clone(), layout)
+    }
+
+    fn with(
+        context: Arc<Context>,
+        bootstrapper: Arc<Bootstrapper>,
+        layout: Layout,
+    ) -> Result<Self, EnsiError> {
         Ok(Self {
             encoder: Encoder::new(context.clone()),
-            bootstrapper: Bootstrapper::for_context(context.clone())?,
-            chain: Chain::of(params),
-            mlwe,
+            bootstrapper,
+            chain: Chain::of(context.params()),
+            mlwe: MlweContext::new(&context, 2 * layout.tokens())?,
             context,
             layout,
             mixes: Mutex::default(),
             masks: Mutex::default(),
+            passing: Mutex::default(),
         })
+    }
+
+    /// Drops the encodings of masks that were for one pass.
+    pub fn forget_passing(&self) {
+        lock(&self.passing).clear();
     }
 
     /// The ckks context.
@@ -136,17 +161,21 @@ impl Engine {
 
     /// The mask at a level, at the scale of the prime that the product is rescaled by.
     fn encoded(&self, mask: &Mask, level: usize) -> Result<Arc<Plaintext>, EnsiError> {
-        if let Some((_, plaintext)) = lock(&self.masks).get(&(mask.id(), level)) {
-            return Ok(plaintext.clone());
+        let kept = match mask.lifetime() {
+            MaskUse::Always => Some(&self.masks),
+            MaskUse::Pass => Some(&self.passing),
+            MaskUse::Once => None,
+        };
+        if let Some((_, plaintext)) = kept.and_then(|k| lock(k).get(&(mask.id(), level)).cloned()) {
+            return Ok(plaintext);
         }
         let plaintext = Arc::new(
             self.encoder
                 .encode(mask.values(), self.chain.q[level], level)?,
         );
-        if !mask.is_shared() {
-            return Ok(plaintext);
+        if let Some(kept) = kept {
+            lock(kept).insert((mask.id(), level), (mask.clone(), plaintext.clone()));
         }
-        lock(&self.masks).insert((mask.id(), level), (mask.clone(), plaintext.clone()));
         Ok(plaintext)
     }
 }
@@ -159,6 +188,19 @@ pub struct ServerKeys {
     pub encapsulation: EncapsulationKeys,
     /// From the main secret to the small ring, and from there to the ephemeral secret.
     pub mlwe: MlweKeys,
+    /// The same for the layout of decode steps.
+    pub step: Option<MlweKeys>,
+}
+
+impl ServerKeys {
+    /// Keys of the ternary products in an engine's layout.
+    fn ternary(&self, engine: &Engine) -> Result<&MlweKeys, EnsiError> {
+        let fits = |keys: &&MlweKeys| keys.repack().shape() == engine.mlwe.shape();
+        std::iter::once(&self.mlwe)
+            .chain(&self.step)
+            .find(fits)
+            .ok_or_else(|| EnsiError::MissingKeys("keys of the ternary products".into()))
+    }
 }
 
 /// Called when steps begin and end; an error stops the pass.
@@ -180,10 +222,11 @@ pub struct EncryptedMachine<'a> {
 }
 
 impl<'a> EncryptedMachine<'a> {
-    /// A machine for one forward pass.
+    /// A machine for a forward pass that begins at step `first` of the plan.
     pub fn new(
         engine: &'a Engine,
         keys: &'a ServerKeys,
+        first: usize,
         progress: ProgressFn<'a>,
         probe: Option<CiphertextProbe<'a>>,
     ) -> Self {
@@ -192,7 +235,7 @@ impl<'a> EncryptedMachine<'a> {
             keys,
             evaluator: Evaluator::new(engine.context.clone()),
             step: "input".into(),
-            index: 0,
+            index: first,
             began: None,
             vector_additions: 0,
             progress,
@@ -406,6 +449,7 @@ impl Machine for EncryptedMachine<'_> {
         let mix = engine.mix(layer)?;
         let factor = delta / engine.chain.message_scale;
         let (evaluator, keys) = (&self.evaluator, self.keys);
+        let ternary = keys.ternary(engine)?;
         let low = inputs
             .par_iter()
             .map(|ct| {
@@ -417,7 +461,7 @@ impl Machine for EncryptedMachine<'_> {
             .collect::<Result<Vec<_>, _>>()?;
         let (outputs, report) = engine
             .mlwe
-            .apply::<u64>(evaluator, &keys.mlwe, &mix, &low)?;
+            .apply::<u64>(evaluator, ternary, &mix, &low)?;
         self.vector_additions += report.additions;
         let scale = refreshed_scale(&engine.chain, delta);
         outputs

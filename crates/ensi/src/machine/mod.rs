@@ -23,7 +23,18 @@ use crate::{EnsiError, ternary_layer::TernaryLayer};
 #[derive(Clone, Debug)]
 pub struct Mask {
     values: Arc<Vec<Complex64>>,
-    shared: bool,
+    use_: MaskUse,
+}
+
+/// How long the encodings of a mask are worth keeping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaskUse {
+    /// As long as the engine: every pass uses them.
+    Always,
+    /// Until [`encrypted::Engine::forget_passing`]: all layers of one pass use them.
+    Pass,
+    /// Not at all: one step uses them.
+    Once,
 }
 
 impl Mask {
@@ -31,7 +42,7 @@ impl Mask {
     pub fn new(values: Vec<Complex64>) -> Self {
         Self {
             values: Arc::new(values),
-            shared: true,
+            use_: MaskUse::Always,
         }
     }
 
@@ -39,13 +50,21 @@ impl Mask {
     pub fn once(values: Vec<Complex64>) -> Self {
         Self {
             values: Arc::new(values),
-            shared: false,
+            use_: MaskUse::Once,
         }
     }
 
-    /// Whether its encodings are worth keeping.
-    pub fn is_shared(&self) -> bool {
-        self.shared
+    /// The same mask for all layers of one pass.
+    pub fn for_a_while(self) -> Self {
+        Self {
+            use_: MaskUse::Pass,
+            ..self
+        }
+    }
+
+    /// How long its encodings are worth keeping.
+    pub fn lifetime(&self) -> MaskUse {
+        self.use_
     }
 
     /// Slot values.

@@ -120,6 +120,22 @@ impl HeadLayout {
         &self.sets
     }
 
+    /// The set that a group of queries works on.
+    pub fn set_of(&self, group: usize) -> usize {
+        self.set_of_group[group]
+    }
+
+    /// Layout of the window.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// `e^(i theta_f position)` of the pair in place `p`.
+    pub(super) fn turn(&self, theta: f64, p: usize, position: usize) -> Complex64 {
+        let frequency = theta.powf(-((p % self.pairs) as f64) / self.half as f64);
+        Complex64::from_polar(1.0, position as f64 * frequency)
+    }
+
     /// Groups of queries that work on a set.
     pub fn groups_of(&self, set: usize) -> Vec<usize> {
         (0..self.groups())
@@ -145,12 +161,12 @@ impl HeadLayout {
     }
 
     /// Slots from one value of `p` to the next.
-    fn pair_step(&self) -> i64 {
+    pub(super) fn pair_step(&self) -> i64 {
         (self.group * self.layout.tokens()) as i64
     }
 
     /// Slots from one replica to the next.
-    fn replica_step(&self) -> i64 {
+    pub(super) fn replica_step(&self) -> i64 {
         self.pairs as i64 * self.pair_step()
     }
 
@@ -160,7 +176,7 @@ impl HeadLayout {
     }
 
     /// A mask with `value(p, t)` in slot `(p, h, t)` for all `h`.
-    fn mask(&self, value: impl Fn(usize, usize) -> Complex64) -> Mask {
+    pub(super) fn mask(&self, value: impl Fn(usize, usize) -> Complex64) -> Mask {
         let tokens = self.layout.tokens();
         let mut slots = Vec::with_capacity(self.layout.slots());
         for p in 0..tokens {
@@ -205,10 +221,7 @@ impl AttentionMasks {
     /// Masks for RoPE with base `theta` (angles `theta^(-f/(d/2))` per position, rotate-half pairs).
     pub fn new(heads: &HeadLayout, theta: f64) -> Self {
         let (pairs, tokens, last) = (heads.pairs, heads.layout.tokens(), heads.replicas - 1);
-        let turn = |p: usize, position: usize| {
-            let angle = position as f64 * theta.powf(-((p % pairs) as f64) / heads.half as f64);
-            Complex64::from_polar(1.0, angle)
-        };
+        let turn = |p: usize, position: usize| heads.turn(theta, p, position);
         let zero = Complex64::default();
         let one = Complex64::new(1.0, 0.0);
         let where_ = |condition: bool| if condition { one } else { zero };
@@ -361,6 +374,14 @@ impl Attention<'_> {
         m.dot_masks(&terms)
     }
 
+    /// Giant steps of [`Self::multiples`], and the baby steps that go with each.
+    fn steps(&self, step: i64) -> (Vec<i64>, Vec<i64>) {
+        let (pairs, baby) = (self.heads.pairs, self.heads.baby());
+        let giants = (0..pairs).step_by(baby).map(|g| g as i64 * step);
+        let babies = (0..baby.min(pairs)).map(|b| b as i64 * step);
+        (giants.collect(), babies.collect())
+    }
+
     /// Rotations of `ct` to the left by `s * step`, `0 <= s < F`, by baby and giant steps.
     fn multiples<M: Machine>(
         &self,
@@ -368,12 +389,8 @@ impl Attention<'_> {
         ct: &M::Ct,
         step: i64,
     ) -> Result<Vec<M::Ct>, EnsiError> {
-        let (pairs, baby) = (self.heads.pairs, self.heads.baby());
-        let giants: Vec<i64> = (0..pairs.div_ceil(baby))
-            .map(|g| (g * baby) as i64 * step)
-            .collect();
-        let babies: Vec<i64> = (0..baby.min(pairs)).map(|b| b as i64 * step).collect();
-        let mut out = Vec::with_capacity(pairs);
+        let (giants, babies) = self.steps(step);
+        let mut out = Vec::with_capacity(self.heads.pairs);
         for moved in m.rotate_many(ct, &giants)? {
             out.extend(m.rotate_many(&moved, &babies)?);
         }
@@ -389,15 +406,21 @@ impl Attention<'_> {
         step: i64,
         masks: &[Chosen],
     ) -> Result<Vec<M::Ct>, EnsiError> {
-        let tokens = self.heads.layout.tokens() as i64;
-        let plain = self.multiples(m, staggered, step)?;
-        let later = m.rotate(staggered, tokens)?;
-        let wrapped = self.multiples(m, &later, step)?;
-        let mut out = Vec::with_capacity(plain.len());
-        for ((plain, wrapped), masks) in plain.iter().zip(&wrapped).zip(masks) {
-            let mut terms = vec![(plain, &masks.plain)];
-            terms.extend(masks.wrapped.as_ref().map(|mask| (wrapped, mask)));
-            out.push(m.dot_masks_unscaled(&terms)?);
+        let (giants, babies) = self.steps(step);
+        let later = m.rotate(staggered, self.heads.layout.tokens() as i64)?;
+        let plain = m.rotate_many(staggered, &giants)?;
+        let wrapped = m.rotate_many(&later, &giants)?;
+        let mut out = Vec::with_capacity(masks.len());
+        // one giant step at a time: the moved ciphertexts of all of them would be the peak of memory
+        for (plain, wrapped) in plain.iter().zip(&wrapped) {
+            let plain = m.rotate_many(plain, &babies)?;
+            let wrapped = m.rotate_many(wrapped, &babies)?;
+            for (plain, wrapped) in plain.iter().zip(&wrapped) {
+                let masks = &masks[out.len()];
+                let mut terms = vec![(plain, &masks.plain)];
+                terms.extend(masks.wrapped.as_ref().map(|mask| (wrapped, mask)));
+                out.push(m.dot_masks_unscaled(&terms)?);
+            }
         }
         Ok(out)
     }

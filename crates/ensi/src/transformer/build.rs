@@ -12,8 +12,9 @@ use crate::{
     machine::Mask,
     ternary_layer::{Place, Source, TernaryLayer},
     transformer::{
-        Layer, Linear, Transformer,
+        Heads, Layer, Linear, Transformer,
         attention::{AttentionMasks, HeadLayout, Projection},
+        cached::CacheLayout,
     },
 };
 
@@ -23,6 +24,29 @@ impl Transformer {
     /// # Errors
     /// When the model does not use sigmoid attention, the calibration belongs to another shape, or a size does not fit the layout.
     pub fn new(model: &Model, calibration: &Calibration, n: usize) -> Result<Self, EnsiError> {
+        Self::build(model, calibration, n, None)
+    }
+
+    /// Places `model` for decode steps of one token over a cache of the calibration's window. A vector has `tokens` slots for each
+    /// feature, all of the same token: fewer make smaller ciphertexts but larger keys.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and when the heads do not fit the step's layout.
+    pub fn decoder(
+        model: &Model,
+        calibration: &Calibration,
+        n: usize,
+        tokens: usize,
+    ) -> Result<Self, EnsiError> {
+        Self::build(model, calibration, n, Some(tokens))
+    }
+
+    fn build(
+        model: &Model,
+        calibration: &Calibration,
+        n: usize,
+        step: Option<usize>,
+    ) -> Result<Self, EnsiError> {
         let config = &model.config;
         if config.attention != AttentionKind::Sigmoid {
             return Err(EnsiError::Shape(
@@ -43,7 +67,20 @@ impl Transformer {
             config.queries_per_kv(),
             config.head_dim,
         )?;
-        let masks = AttentionMasks::new(&heads, config.rope_theta);
+        let (layout, heads) = match step {
+            None => {
+                let masks = AttentionMasks::new(&heads, config.rope_theta);
+                let window = Heads::Window {
+                    layout: heads,
+                    masks,
+                };
+                (layout, window)
+            }
+            Some(tokens) => {
+                let layout = Layout::new(n, tokens)?;
+                (layout, Heads::Step(CacheLayout::new(heads, layout)?))
+            }
+        };
         let layers = model
             .layers
             .iter()
@@ -65,7 +102,7 @@ impl Transformer {
             hidden: config.hidden_size,
             ffn: config.intermediate_size,
             heads,
-            masks,
+            rope_theta: config.rope_theta,
             layers,
             residual_factor: log_factor.exp2(),
         })
@@ -131,7 +168,7 @@ fn integer_bound(max_abs: f64, matrix: &TernaryMatrix) -> f64 {
 
 fn place_layer(
     layout: &Layout,
-    heads: &HeadLayout,
+    attention: &Heads,
     config: &Config,
     index: usize,
     weights: &LayerWeights,
@@ -149,43 +186,49 @@ fn place_layer(
         vector_columns(layout, hidden),
     )?;
     let half = config.head_dim / 2;
+    let heads = match attention {
+        Heads::Window { layout, .. } => layout,
+        Heads::Step(cache) => cache.window(),
+    };
+    let packed =
+        |projection, index: usize, pair: usize, in_group: usize, half: Half| match attention {
+            Heads::Window { layout, .. } => {
+                let (ciphertext, replica) = layout.packed(index, projection);
+                Place {
+                    ciphertext,
+                    block: layout.block(pair, replica, in_group),
+                    half,
+                }
+            }
+            Heads::Step(cache) => cache.packed(index, projection, pair, in_group, half),
+        };
     let mut place =
-        |matrix: &TernaryMatrix, source: usize, at: (usize, usize), in_group, conjugate: bool| {
+        |projection, matrix: &TernaryMatrix, source: usize, index: usize, in_group: usize| {
             for j in 0..config.head_dim {
                 let mut row = matrix.row_codes(source * config.head_dim + j);
-                if conjugate && j >= half {
+                let half = if j < half { Half::Re } else { Half::Im };
+                if projection == Projection::Q && half == Half::Im {
                     row.iter_mut().for_each(|w| *w = -*w);
                 }
-                let place = Place {
-                    ciphertext: at.0,
-                    block: heads.block(j % half, at.1, in_group),
-                    half: if j < half { Half::Re } else { Half::Im },
-                };
+                let place = packed(projection, index, j % (config.head_dim / 2), in_group, half);
                 qkv.push_row(&row, vec![place])?;
             }
             Ok::<(), EnsiError>(())
         };
     for (index, set) in heads.sets().iter().enumerate() {
         for (in_group, &head) in set.iter().enumerate() {
-            place(
-                &weights.k,
-                head,
-                heads.packed(index, Projection::K),
-                in_group,
-                false,
-            )?;
-            place(
-                &weights.v,
-                head,
-                heads.packed(index, Projection::V),
-                in_group,
-                false,
-            )?;
+            place(Projection::K, &weights.k, head, index, in_group)?;
+            place(Projection::V, &weights.v, head, index, in_group)?;
         }
     }
     for head in 0..config.heads {
-        let at = heads.packed(head / heads.group, Projection::Q);
-        place(&weights.q, head, at, head % heads.group, true)?;
+        place(
+            Projection::Q,
+            &weights.q,
+            head,
+            head / heads.group,
+            head % heads.group,
+        )?;
     }
     let qkv = Linear {
         layer: qkv,
@@ -195,14 +238,23 @@ fn place_layer(
     };
 
     // o: reads real and imaginary parts of each group, and the mean square
-    let groups = heads.groups();
+    let groups = match attention {
+        Heads::Window { layout, .. } => layout.groups(),
+        Heads::Step(_) => 1,
+    };
     let carries = calibration.attn_sub_norm.is_some();
     let mut columns: Vec<Source> = (0..hidden)
         .map(|feature| {
             let (head, j) = (feature / config.head_dim, feature % config.head_dim);
-            Source {
-                ciphertext: 2 * (head / heads.group) + j / half,
-                block: heads.block(j % half, 0, head % heads.group),
+            match attention {
+                Heads::Window { layout, .. } => Source {
+                    ciphertext: 2 * (head / layout.group) + j / half,
+                    block: layout.block(j % half, 0, head % layout.group),
+                },
+                Heads::Step(cache) => Source {
+                    ciphertext: j / half,
+                    block: cache.output(head, j % half),
+                },
             }
         })
         .collect();

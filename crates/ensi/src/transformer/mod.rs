@@ -15,6 +15,7 @@
 
 pub mod attention;
 pub mod build;
+pub mod cached;
 pub mod norm;
 
 use tacit_bitnet::{ChebyshevSeries, LayerCalibration};
@@ -26,9 +27,21 @@ use crate::{
     ternary_layer::TernaryLayer,
     transformer::{
         attention::{Attention, AttentionMasks, HeadLayout, mean_square_variable, sum_of_squares},
-        norm::{Norm, series_variable},
+        cached::{CacheLayout, CachedAttention, KeepMasks, LayerCache, StepMasks},
+        norm::{Norm, series_variable, sum_blocks},
     },
 };
+
+/// Attention over a cache with a layer's numbers.
+fn cached<'a>(cache: &'a CacheLayout, layer: &'a Layer) -> CachedAttention<'a> {
+    CachedAttention {
+        cache,
+        sigmoid: &layer.calibration.sigmoid,
+        head_bias: &layer.head_bias,
+        score_factor: layer.score_factor,
+        value_factor: layer.value_scale,
+    }
+}
 
 /// Real and imaginary halves in order: a vector that a linear layer left two ciphertexts in one.
 fn halves<C>(refreshed: Vec<Refreshed<C>>) -> Vec<C> {
@@ -76,13 +89,30 @@ pub struct Layer {
     ffn_gain: Option<Vec<Mask>>,
 }
 
+/// How the program's attention is laid out.
+enum Heads {
+    /// All tokens of a window at once.
+    Window {
+        layout: HeadLayout,
+        masks: AttentionMasks,
+    },
+    /// One new token over a cache.
+    Step(CacheLayout),
+}
+
+/// A layer's attention output, and what the linear layer q, k, v left.
+struct Attended<C> {
+    outputs: Vec<C>,
+    packed: Vec<C>,
+}
+
 /// The encrypted model: placed weights, polynomials, masks. Holds nothing secret.
 pub struct Transformer {
     layout: Layout,
     hidden: usize,
     ffn: usize,
-    heads: HeadLayout,
-    masks: AttentionMasks,
+    heads: Heads,
+    rope_theta: f64,
     layers: Vec<Layer>,
     residual_factor: f64,
 }
@@ -156,20 +186,119 @@ impl Transformer {
         x: Vec<M::Ct>,
     ) -> Result<Vec<M::Ct>, EnsiError> {
         let layer = &self.layers[index];
-        let a = self.attention(m, index, layer, &x)?;
-        let x = self.output_projection(m, index, layer, &x, a)?;
+        let packed = self.queries_keys_values(m, index, layer, &x)?;
+        let a = self.attention(m, layer, index, packed)?;
+        self.after_attention(m, index, layer, x, a.outputs)
+    }
+
+    /// [`run_layer`](Self::run_layer) of a window, its keys and values kept for decode steps.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_layer_keeping<M: Machine>(
+        &self,
+        m: &mut M,
+        index: usize,
+        x: Vec<M::Ct>,
+        cache: &CacheLayout,
+        masks: &KeepMasks,
+    ) -> Result<(Vec<M::Ct>, LayerCache<M::Ct>), EnsiError> {
+        let layer = &self.layers[index];
+        let packed = self.queries_keys_values(m, index, layer, &x)?;
+        let a = self.attention(m, layer, index, packed)?;
+        let end = m.chain().bottom + 1;
+        let kept = cached(cache, layer).keep(m, &a.packed, masks, end)?;
+        let x = self.after_attention(m, index, layer, x, a.outputs)?;
+        Ok((x, kept))
+    }
+
+    /// Layer `index` of a decode step: the new token's keys and values are added to `kept`.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); [`EnsiError::Shape`] if this is the program of a window.
+    pub fn run_step<M: Machine>(
+        &self,
+        m: &mut M,
+        index: usize,
+        x: Vec<M::Ct>,
+        kept: &mut LayerCache<M::Ct>,
+        masks: &StepMasks,
+    ) -> Result<Vec<M::Ct>, EnsiError> {
+        let Heads::Step(cache) = &self.heads else {
+            return Err(EnsiError::Shape(
+                "the program of a window has no decode step; build the decoder".into(),
+            ));
+        };
+        let layer = &self.layers[index];
+        let packed = self.queries_keys_values(m, index, layer, &x)?;
+        m.begin("attention over the cache", Some(index))?;
+        let end = m.chain().bottom + 1;
+        let a = cached(cache, layer).step(m, &packed, kept, masks, end)?;
+        self.after_attention(m, index, layer, x, vec![a])
+    }
+
+    /// Layout of the cache, if this is the program of a decode step.
+    pub fn cache(&self) -> Option<&CacheLayout> {
+        match &self.heads {
+            Heads::Step(cache) => Some(cache),
+            Heads::Window { .. } => None,
+        }
+    }
+
+    /// Masks of a decode step for the token at `position`.
+    ///
+    /// # Errors
+    /// [`EnsiError::Shape`] if this is the program of a window; [`EnsiError::Window`] for a position outside of the window.
+    pub fn step_masks(&self, position: usize) -> Result<StepMasks, EnsiError> {
+        let cache = self.cache_or_refuse()?;
+        let window = cache.window().layout().tokens();
+        if position >= window {
+            return Err(EnsiError::Window {
+                tokens: position + 1,
+                window,
+            });
+        }
+        Ok(StepMasks::new(cache, self.rope_theta, position))
+    }
+
+    /// Masks that keep the first `length` tokens of a window, of the decoder whose cache it is.
+    ///
+    /// # Errors
+    /// [`EnsiError::Shape`] if this is the program of a window.
+    pub fn keep_masks(&self, length: usize) -> Result<KeepMasks, EnsiError> {
+        Ok(KeepMasks::new(
+            self.cache_or_refuse()?,
+            self.rope_theta,
+            length,
+        ))
+    }
+
+    fn cache_or_refuse(&self) -> Result<&CacheLayout, EnsiError> {
+        self.cache().ok_or_else(|| {
+            EnsiError::Shape("the program of a window has no cache; build the decoder".into())
+        })
+    }
+
+    fn after_attention<M: Machine>(
+        &self,
+        m: &mut M,
+        index: usize,
+        layer: &Layer,
+        x: Vec<M::Ct>,
+        outputs: Vec<M::Ct>,
+    ) -> Result<Vec<M::Ct>, EnsiError> {
+        let x = self.output_projection(m, index, layer, &x, outputs)?;
         self.feed_forward(m, index, layer, &x)
     }
 
-    /// Input norm, q/k/v and attention: one ciphertext for each group of heads.
-    fn attention<M: Machine>(
+    /// Input norm and q/k/v, real and imaginary halves joined.
+    fn queries_keys_values<M: Machine>(
         &self,
         m: &mut M,
         index: usize,
         layer: &Layer,
         x: &[M::Ct],
     ) -> Result<Vec<M::Ct>, EnsiError> {
-        let bottom = m.chain().bottom;
         let delta = layer.qkv.input_scale(m.chain().message_scale);
         m.begin("input norm", Some(index))?;
         let normed = self.input_norm(layer).apply(m, &self.layout, x)?;
@@ -186,18 +315,35 @@ impl Transformer {
             packed.push(m.add(&re, &im)?);
         }
         m.probe("qkv", index, &packed[0])?;
+        Ok(packed)
+    }
+
+    /// Attention in a window: one ciphertext for each group of heads.
+    fn attention<M: Machine>(
+        &self,
+        m: &mut M,
+        layer: &Layer,
+        index: usize,
+        packed: Vec<M::Ct>,
+    ) -> Result<Attended<M::Ct>, EnsiError> {
+        let Heads::Window { layout, masks } = &self.heads else {
+            return Err(EnsiError::Shape(
+                "a decoder runs in steps, not over a window".into(),
+            ));
+        };
         m.begin("attention", Some(index))?;
         let attention = Attention {
-            heads: &self.heads,
-            masks: &self.masks,
+            heads: layout,
+            masks,
             sigmoid: &layer.calibration.sigmoid,
             head_bias: &layer.head_bias,
             score_factor: layer.score_factor,
             value_factor: layer.value_scale,
         };
         // afterwards: one level for the mean square, or one for gains
-        let start = (bottom + attention.depth() + 1).min(m.level(&packed[0]));
-        attention.outputs(m, &packed, start)
+        let start = (m.chain().bottom + attention.depth() + 1).min(m.level(&packed[0]));
+        let outputs = attention.outputs(m, &packed, start)?;
+        Ok(Attended { outputs, packed })
     }
 
     /// Attention sub-norm, output projection, residual.
@@ -231,7 +377,16 @@ impl Transformer {
             }
         }
         if let Some(series) = series {
-            let sum = sum_of_squares(m, &self.layout, &self.heads, &a, &conjugates)?;
+            let sum = match &self.heads {
+                Heads::Window { layout, .. } => {
+                    sum_of_squares(m, &self.layout, layout, &a, &conjugates)?
+                }
+                Heads::Step(_) => {
+                    let terms: Vec<(&M::Ct, &M::Ct)> = a.iter().zip(&conjugates).collect();
+                    let square = m.dot(&terms)?;
+                    sum_blocks(m, &self.layout, &square, 1, self.layout.blocks())?
+                }
+            };
             let u = mean_square_variable(m, &sum, self.hidden, series)?;
             inputs.push(m.scale_values(&u, layer.o.max_integer));
         }
