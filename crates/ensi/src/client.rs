@@ -219,9 +219,10 @@ impl Client {
     }
 
     fn step_layout(&self) -> Result<Layout, EnsiError> {
-        let step = self.step.as_ref().ok_or_else(|| {
-            EnsiError::Shape("the server's key plan has no decode steps".into())
-        })?;
+        let step = self
+            .step
+            .as_ref()
+            .ok_or_else(|| EnsiError::Shape("the server's key plan has no decode steps".into()))?;
         Ok(step.0)
     }
 

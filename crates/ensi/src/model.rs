@@ -150,9 +150,9 @@ impl EncryptedModel {
             Some(tokens) => {
                 let decoder = Transformer::decoder(model, calibration, params.n(), tokens)?;
                 let keep = decoder.keep_masks(1)?;
-                let cache = decoder.cache().ok_or_else(|| {
-                    EnsiError::Shape("a decoder without a cache".into())
-                })?;
+                let cache = decoder
+                    .cache()
+                    .ok_or_else(|| EnsiError::Shape("a decoder without a cache".into()))?;
                 let mut kept = Vec::with_capacity(transformer.layers());
                 for layer in 0..transformer.layers() {
                     let (next, layer_cache) =

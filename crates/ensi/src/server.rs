@@ -38,6 +38,11 @@ pub enum Progress {
 /// Number by which the switching key from the ephemeral to the main secret is known.
 pub const RAISE_KEY: u32 = 2;
 
+fn server_keys(keys: &Option<ServerKeys>) -> Result<&ServerKeys, EnsiError> {
+    keys.as_ref()
+        .ok_or_else(|| EnsiError::MissingKeys("all".into()))
+}
+
 fn decoder(model: &EncryptedModel) -> Result<&Decoder, EnsiError> {
     model.decoder().ok_or_else(|| {
         EnsiError::Shape("the model was placed without a decoder; place it with one".into())
@@ -239,7 +244,7 @@ impl Server {
                 window,
             });
         }
-        let keys = self.server_keys()?;
+        let keys = server_keys(&self.keys)?;
         let masks = decoder.transformer().keep_masks(length)?;
         let cache = decoder
             .transformer()
@@ -269,11 +274,7 @@ impl Server {
     ///
     /// # Errors
     /// [`EnsiError::Shape`] without a cache; [`EnsiError::Window`] when it is full; as [`forward`](Self::forward).
-    pub fn decode(
-        &mut self,
-        token: &[u8],
-        progress: ProgressFn<'_>,
-    ) -> Result<Vec<u8>, EnsiError> {
+    pub fn decode(&mut self, token: &[u8], progress: ProgressFn<'_>) -> Result<Vec<u8>, EnsiError> {
         self.ready()?;
         let model = self.model.clone();
         let decoder = decoder(&model)?;
@@ -283,7 +284,7 @@ impl Server {
         let kept = self.kept.as_ref().ok_or_else(|| {
             EnsiError::Shape("no prompt is kept; send one with prefill first".into())
         })?;
-        let keys = self.server_keys()?;
+        let keys = server_keys(&self.keys)?;
         let masks = decoder.transformer().step_masks(kept.tokens)?;
         let mut machine = EncryptedMachine::new(engine, keys, 0, progress, None);
         // the last token's cache stays until the step is through
@@ -307,17 +308,19 @@ impl Server {
 
     /// Bytes of the keys and values kept.
     pub fn kept_bytes(&self) -> u64 {
-        let size = |ct: &Ciphertext| ct.parts.iter().map(|p| 8 * p.n() * p.limbs()).sum::<usize>();
+        let size = |ct: &Ciphertext| {
+            ct.parts
+                .iter()
+                .map(|p| 8 * p.n() * p.limbs())
+                .sum::<usize>()
+        };
         self.kept.as_ref().map_or(0, |kept| {
-            let ciphertexts = kept.layers.iter().flat_map(|l| l.keys.iter().chain(&l.values));
+            let ciphertexts = kept
+                .layers
+                .iter()
+                .flat_map(|l| l.keys.iter().chain(&l.values));
             ciphertexts.map(|ct| size(ct) as u64).sum()
         })
-    }
-
-    fn server_keys(&self) -> Result<&ServerKeys, EnsiError> {
-        self.keys
-            .as_ref()
-            .ok_or_else(|| EnsiError::MissingKeys("all".into()))
     }
 
     /// Reads an encrypted prompt: the residual stream before the first layer.
@@ -346,7 +349,7 @@ impl Server {
         probe: Option<CiphertextProbe<'_>>,
     ) -> Result<Vec<Ciphertext>, EnsiError> {
         self.ready()?;
-        let keys = self.server_keys()?;
+        let keys = server_keys(&self.keys)?;
         let transformer = self.model.transformer();
         let before = self.model.plan().steps_before(layers.start);
         let mut machine = EncryptedMachine::new(self.model.engine(), keys, before, progress, probe);

@@ -459,9 +459,7 @@ impl Machine for EncryptedMachine<'_> {
                     .slots_to_coeffs(evaluator, &ct, factor, &keys.evaluation)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let (outputs, report) = engine
-            .mlwe
-            .apply::<u64>(evaluator, ternary, &mix, &low)?;
+        let (outputs, report) = engine.mlwe.apply::<u64>(evaluator, ternary, &mix, &low)?;
         self.vector_additions += report.additions;
         let scale = refreshed_scale(&engine.chain, delta);
         outputs
