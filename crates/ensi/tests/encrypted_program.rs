@@ -280,3 +280,71 @@ fn a_pass_that_was_interrupted_goes_on_with_the_same_ciphertexts() {
     assert_eq!(steps.first(), Some(&model.plan().steps_before(1)));
     assert!(server.read_state(&saved[..saved.len() - 1]).is_err());
 }
+
+/// Tokens after the prompt one by one over the encrypted cache, against the hidden states of a pass over the whole window.
+#[test]
+fn decode_steps_over_a_cache_match_the_window() {
+    let mut rng = ChaCha20Rng::seed_from_u64(16);
+    let (bitnet, calibration) = model(&Case::small(2), &mut rng);
+    let model =
+        Arc::new(EncryptedModel::with_decoder(&bitnet, &calibration, parameters(), 2).unwrap());
+    let rows: Vec<Vec<f32>> = (0..8)
+        .map(|_| (0..32).map(|_| 1.5 * uniform(&mut rng) as f32).collect())
+        .collect();
+    let mut client = Client::new(model.key_plan(), parameters()).unwrap();
+    assert_eq!(client.published_keys().len(), client.key_count() + 2);
+    let mut server = Server::new(model.clone());
+    for message in client.key_messages() {
+        server.accept_key(&message.unwrap()).unwrap();
+    }
+    let token = client.encrypt_token(&rows[0]).unwrap();
+    let message = server.decode(&token, &mut |_| Ok(())).unwrap_err();
+    assert!(message.to_string().contains("prefill"), "{message}");
+
+    let prompt = client.encrypt_prompt(&rows).unwrap();
+    let window = server.forward(&prompt, &mut |_| Ok(())).unwrap();
+    let window = client.decrypt_answer(&window, 8).unwrap();
+    let first = client.encrypt_prompt(&rows[..6]).unwrap();
+    let answer = server.prefill(&first, 6, &mut |_| Ok(())).unwrap();
+    let answer = client.decrypt_answer(&answer, 6).unwrap();
+    let bits = |got: &[f64], want: &[f64]| {
+        let largest = window.iter().flatten().fold(0f64, |m, v| m.max(v.abs()));
+        let error = got
+            .iter()
+            .zip(want)
+            .fold(0f64, |m, (a, b)| m.max((a - b).abs()));
+        -(error / largest).log2()
+    };
+    assert!(bits(&answer[5], &window[5]) > 10.0);
+    assert!(server.kept_bytes() > 0);
+    let planned = &model.decoder().unwrap().plan().steps;
+    for position in 6..8 {
+        assert_eq!(server.kept_tokens(), position);
+        // a step that is stopped leaves the cache as it was
+        let token = client.encrypt_token(&rows[position]).unwrap();
+        let stopped = server.decode(&token, &mut |_| Err(EnsiError::Stopped));
+        assert!(matches!(stopped, Err(EnsiError::Stopped)));
+        let mut done = Vec::new();
+        let answer = server
+            .decode(&token, &mut |p| {
+                if let Progress::Finished { step, counts, .. } = p {
+                    done.push((step, counts));
+                }
+                Ok(())
+            })
+            .unwrap();
+        let hidden = client.decrypt_token(&answer).unwrap();
+        let bits = bits(&hidden, &window[position]);
+        assert!(bits > 10.0, "position {position}: {bits} bits");
+        assert_eq!(done.len(), planned.len());
+        if position == 7 {
+            for ((step, counts), plan) in done.iter().zip(planned) {
+                assert_eq!(*counts, plan.counts, "step {step}, {}", plan.name);
+            }
+        }
+    }
+    // the window is full
+    let token = client.encrypt_token(&rows[0]).unwrap();
+    let full = server.decode(&token, &mut |_| Ok(()));
+    assert!(matches!(full, Err(EnsiError::Window { .. })));
+}
