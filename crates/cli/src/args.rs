@@ -101,6 +101,10 @@ pub struct AskArgs {
     /// Also run the clear model with the same polynomials on the same tokens; print agreement and error in bits
     #[arg(long)]
     pub check: bool,
+    /// Compute only the new token from the second one on, over encrypted keys and values that the server keeps: faster, but the
+    /// server learns the length of the prompt
+    #[arg(long)]
+    pub cache: bool,
 }
 
 /// How the next token is picked from the logits, at the client, in the clear.
@@ -263,6 +267,15 @@ Examples:
   tacit bench prefill models/large --state prefill-large --data docs/
   tacit bench prefill models/large --state prefill-large --data docs/ --layers 4")]
     Prefill(PrefillArgs),
+    /// Decode steps over an encrypted cache of keys and values: seconds and error of each token
+    #[command(after_help = "\
+Examples:
+  tacit bench decode models/tacit-mini --data README.md --steps 2
+  tacit bench decode models/large --data docs/ --cached 127")]
+    Decode(DecodeArgs),
+    /// The claims of the ENSI paper beside this engine: ternary product, sigmoid attention, norm, bootstraps
+    #[command(after_help = "Example:\n  tacit bench ensi --threads 1")]
+    Ensi(EnsiArgs),
     /// Single operations of the engine at N = 2^16
     #[command(
         after_help = "Examples:\n  tacit bench engine --json\n  tacit bench engine --level 16 --threads 1 --others lattigo.json"
@@ -353,6 +366,33 @@ pub struct PrefillArgs {
     /// Leave out the comparison with the clear model
     #[arg(long)]
     pub no_check: bool,
+}
+
+/// `tacit bench decode`
+#[derive(Debug, Args)]
+pub struct DecodeArgs {
+    /// Model folder with calibration.json
+    pub model: PathBuf,
+    /// Tokens in the cache before the first step; the client computes their keys and values in the clear and encrypts them, instead of an encrypted prefill [default: the window less the steps]
+    #[arg(long, value_name = "N")]
+    pub cached: Option<usize>,
+    /// Decode steps
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub steps: u16,
+    /// Slots of a feature in a step's vectors, all of the same token
+    #[arg(long, default_value_t = 8, value_name = "S", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub slots: u16,
+    /// Folder or file of text that the tokens are taken from; may be given several times [default: documentation comments of the dependency sources in cargo's registry folder]
+    #[arg(long, value_name = "PATH")]
+    pub data: Vec<PathBuf>,
+}
+
+/// `tacit bench ensi`
+#[derive(Debug, Args)]
+pub struct EnsiArgs {
+    /// Repetitions of each operation; the median is taken
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs: u32,
 }
 
 /// `tacit bench engine`

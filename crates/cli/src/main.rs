@@ -6,7 +6,7 @@
 //!                 ├─► train
 //!                 ├─► federate partition, run, coordinate, node, audit, forget, watermark
 //!                 ├─► inspect  generate, priors
-//!                 └─► bench    bootstrap, presets, linear, agreement, prefill, engine
+//!                 └─► bench    bootstrap, presets, linear, agreement, prefill, decode, ensi, engine
 //! ```
 //!
 //! A command returns an [`exit::Outcome`]; its kind decides the exit code. Standard output holds results, standard error
@@ -107,6 +107,12 @@ fn run(cli: &Cli) -> Outcome {
         Command::Bench {
             command: BenchCommand::Prefill(args),
         } => bench::prefill::run(args, global),
+        Command::Bench {
+            command: BenchCommand::Ensi(args),
+        } => bench::ensi::run(args, global),
+        Command::Bench {
+            command: BenchCommand::Decode(args),
+        } => bench::decode::run(args, global),
         Command::Bench {
             command: BenchCommand::Engine(args),
         } => bench::engine::run(args, global),

@@ -54,6 +54,22 @@ pub fn prepare(
     Ok(Arc::new(encrypted.map_err(failure)?))
 }
 
+/// Token slots of a decode step: a hidden size of 4096 fills one ciphertext at `N = 2^16`.
+pub const STEP_SLOTS: usize = 8;
+
+/// [`prepare`], with a decoder that computes further tokens over a cache.
+pub fn prepare_with_cache(
+    model: &Model,
+    calibration: &Calibration,
+    display: Display,
+) -> Outcome<Arc<EncryptedModel>> {
+    let waiting = display.waiting("preparing the encrypted model");
+    let params = Parameters::default_128();
+    let encrypted = EncryptedModel::with_decoder(model, calibration, params, STEP_SLOTS);
+    waiting.finish_and_clear();
+    Ok(Arc::new(encrypted.map_err(failure)?))
+}
+
 /// What leaves its interval, in the clear, on a window of this prompt and the filler behind it.
 pub fn filled_range(loaded: &Loaded, prompt: &[u32], window: usize) -> Outcome<RangeReport> {
     let filler = loaded
@@ -163,6 +179,50 @@ impl Session {
             .with(|client| client.decrypt_answer(&answer, embeddings.rows))?
             .map_err(failure)?;
         self.plausible(matrix(&hidden, embeddings.cols))
+    }
+
+    /// [`hidden_states`](Self::hidden_states) whose keys and values the server keeps for [`next_state`](Self::next_state). The server
+    /// learns the number of tokens.
+    pub fn hidden_states_kept(
+        &mut self,
+        embeddings: &Matrix,
+        on_progress: OnProgress<'_>,
+    ) -> Outcome<Matrix> {
+        let window = rows(&self.fill(embeddings));
+        let prompt = self
+            .client
+            .with(|client| client.encrypt_prompt(&window))?
+            .map_err(failure)?;
+        let answer = self
+            .server
+            .prefill(&prompt, embeddings.rows, &mut stoppable(on_progress))
+            .map_err(failure)?;
+        let hidden = self
+            .client
+            .with(|client| client.decrypt_answer(&answer, embeddings.rows))?
+            .map_err(failure)?;
+        self.plausible(matrix(&hidden, embeddings.cols))
+    }
+
+    /// The hidden state of one more token, over the keys and values that the server keeps.
+    pub fn next_state(
+        &mut self,
+        embedding: &[f32],
+        on_progress: OnProgress<'_>,
+    ) -> Outcome<Matrix> {
+        let token = self
+            .client
+            .with(|client| client.encrypt_token(embedding))?
+            .map_err(failure)?;
+        let answer = self
+            .server
+            .decode(&token, &mut stoppable(on_progress))
+            .map_err(failure)?;
+        let hidden = self
+            .client
+            .with(|client| client.decrypt_token(&answer))?
+            .map_err(failure)?;
+        self.plausible(matrix(&[hidden], embedding.len()))
     }
 
     /// The same with a look at intermediate ciphertexts: `look` gets decrypting rights, so this is for error analysis on one's own machine.

@@ -304,6 +304,21 @@ impl Client {
             .collect())
     }
 
+    /// Encrypts slot values: a cache that the client computed itself, from text that it knows.
+    ///
+    /// # Errors
+    /// A level or scale that the parameters do not have.
+    pub fn encrypt_slots(
+        &mut self,
+        values: &[num_complex::Complex64],
+        level: usize,
+        scale: f64,
+    ) -> Result<tacit_ckks::Ciphertext, EnsiError> {
+        let plaintext = self.encoder.encode(values, scale, level)?;
+        let seeded = encrypt::encrypt_symmetric_seeded(&plaintext, &self.secret, &mut self.rng)?;
+        Ok(self.context.expand(&seeded)?)
+    }
+
     /// Slot values of any ciphertext under this client's secret: for error analysis on the client's own machine.
     ///
     /// # Errors

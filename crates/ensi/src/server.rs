@@ -13,7 +13,7 @@ use crate::{
     message::{self, Key},
     model::{ANSWER_LEVEL, Decoder, EncryptedModel},
     plan::{Counts, Plan},
-    transformer::cached::LayerCache,
+    transformer::cached::{CacheLayout, LayerCache},
 };
 
 /// What happens in a forward pass.
@@ -299,6 +299,35 @@ impl Server {
         engine.forget_passing();
         self.kept = Some(Kept { layers, tokens });
         self.write_answer(&x)
+    }
+
+    /// Takes keys and values of `tokens` tokens that were made elsewhere, in the place of any kept before.
+    ///
+    /// # Errors
+    /// [`EnsiError::Shape`] when their number or levels are not those that [`prefill`](Self::prefill) would keep.
+    pub fn restore(
+        &mut self,
+        layers: Vec<LayerCache<Ciphertext>>,
+        tokens: usize,
+    ) -> Result<(), EnsiError> {
+        let decoder = decoder(&self.model)?.transformer();
+        let count = decoder.cache().map_or(0, CacheLayout::ciphertexts);
+        let window = self.model.plan().context;
+        if layers.len() != decoder.layers()
+            || layers
+                .iter()
+                .any(|l| l.keys.len() != count || l.values.len() != count)
+            || tokens == 0
+            || tokens > window
+        {
+            return Err(EnsiError::Shape(format!(
+                "a cache of {} layers and {tokens} tokens; expected {} layers of {count} ciphertexts of keys and of values, and 1 to {window} tokens",
+                layers.len(),
+                decoder.layers()
+            )));
+        }
+        self.kept = Some(Kept { layers, tokens });
+        Ok(())
     }
 
     /// Tokens whose keys and values are kept.

@@ -32,7 +32,7 @@ struct Report {
     peak_rss_bytes: Option<u64>,
     /// Operations of all forward passes together.
     counts: Counts,
-    /// Operations of one forward pass.
+    /// Operations of one forward pass; with `--cache`, of every token but the first.
     counts_per_token: Counts,
     shares: Shares,
     key_messages: usize,
@@ -43,6 +43,9 @@ struct Report {
     top1_agreement: Option<f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     plan: Vec<StepReport>,
+    /// With `--cache`: of every token but the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    further_plan: Vec<StepReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     step_errors: Vec<StepError>,
 }
@@ -85,7 +88,11 @@ pub fn run(args: &AskArgs, global: &Global) -> Outcome {
         loaded.calibration.context.min(loaded.model.config.context),
     )?;
 
-    let encrypted = session::prepare(&loaded.model, &loaded.calibration, display)?;
+    let encrypted = if args.cache {
+        session::prepare_with_cache(&loaded.model, &loaded.calibration, display)?
+    } else {
+        session::prepare(&loaded.model, &loaded.calibration, display)?
+    };
     let plan = encrypted.plan();
     prompt::fit(ids.len(), args.tokens as usize, plan.context)?;
     if args.explain && !global.json {
@@ -95,6 +102,10 @@ pub fn run(args: &AskArgs, global: &Global) -> Outcome {
             bytes(plan.key_bytes)
         );
         println!("{}", explain::table(&explain::report(plan, &[])));
+        if let Some(decoder) = encrypted.decoder() {
+            println!("Plan of every further token, over the cache:\n");
+            println!("{}", explain::table(&explain::report(decoder.plan(), &[])));
+        }
     }
 
     let session = Session::open(&encrypted, &loaded, display)?;
@@ -130,7 +141,11 @@ fn answer(
     let plan = encrypted.plan();
     let prompt_tokens = ids.len();
     let mut tallies = vec![Tally::default(); plan.steps.len()];
-    let mut bar = display.planned(plan.seconds() * f64::from(args.tokens));
+    // from the second token on
+    let further = encrypted.decoder().map_or(plan, |d| d.plan());
+    let mut further_tallies = vec![Tally::default(); further.steps.len()];
+    let predicted = plan.seconds() + further.seconds() * f64::from(args.tokens - 1);
+    let mut bar = display.planned(predicted);
     let mut stream = loaded.tokenizer.stream();
     let mut tokens: Vec<Token> = Vec::new();
     let mut step_errors = Vec::new();
@@ -138,6 +153,12 @@ fn answer(
     for number in 0..args.tokens {
         let start = Instant::now();
         let embeddings = loaded.model.embed(&ids).map_err(model::failure)?;
+        let over_cache = args.cache && number > 0;
+        let (plan, tallies) = if over_cache {
+            (further, &mut further_tallies)
+        } else {
+            (plan, &mut tallies)
+        };
         let mut on_progress = |progress: Progress| match progress {
             Progress::Started { step } => {
                 let step = &plan.steps[step];
@@ -161,7 +182,11 @@ fn answer(
                 bar.finished(plan.steps[step].predicted_seconds, seconds);
             }
         };
-        let hidden = if args.check && args.explain {
+        let hidden = if over_cache {
+            session.next_state(embeddings.row(embeddings.rows - 1), &mut on_progress)?
+        } else if args.cache {
+            session.hidden_states_kept(&embeddings, &mut on_progress)?
+        } else if args.check && args.explain {
             let (hidden, errors) =
                 errors::measure(encrypted, &mut session, &embeddings, &mut on_progress)?;
             step_errors = errors;
@@ -207,10 +232,22 @@ fn answer(
     }
 
     let steps = explain::report(plan, &tallies);
-    let counts_per_token = steps.iter().fold(Counts::default(), |sum, s| {
-        sum + s.measured.unwrap_or_default()
-    });
-    let counts = (0..tokens.len()).fold(Counts::default(), |sum, _| sum + counts_per_token);
+    let sum = |steps: &[StepReport]| {
+        steps.iter().fold(Counts::default(), |sum, s| {
+            sum + s.measured.unwrap_or_default()
+        })
+    };
+    let first = sum(&steps);
+    let further_steps = match encrypted.decoder() {
+        Some(_) if tokens.len() > 1 => explain::report(further, &further_tallies),
+        _ => Vec::new(),
+    };
+    let counts_per_token = if further_steps.is_empty() {
+        first
+    } else {
+        sum(&further_steps)
+    };
+    let counts = first + counts_per_token * tokens.len().saturating_sub(1);
     let agreeing = tokens.iter().filter(|t| t.agrees == Some(true)).count();
     Ok(Report {
         prompt_tokens,
@@ -230,6 +267,11 @@ fn answer(
             .check
             .then(|| agreeing as f64 / tokens.len().max(1) as f64),
         plan: if args.explain { steps } else { Vec::new() },
+        further_plan: if args.explain {
+            further_steps
+        } else {
+            Vec::new()
+        },
         step_errors,
         tokens,
     })
@@ -299,6 +341,10 @@ fn print(args: &AskArgs, report: &Report) {
     if args.explain {
         println!("\nMeasured, one token:\n");
         println!("{}", explain::table(&report.plan));
+        if !report.further_plan.is_empty() {
+            println!("Every further token:\n");
+            println!("{}", explain::table(&report.further_plan));
+        }
         let c = report.counts_per_token;
         println!(
             "One token: {} bootstraps, {} key switches, {} products of ciphertexts, {} with plaintexts, {} additions.",

@@ -102,6 +102,11 @@ pub fn run(args: &LinearArgs, global: &Global) -> Outcome {
     Ok(())
 }
 
+/// Seconds of one ternary product with ring switch and repack, the fastest of the runs.
+pub(super) fn total_seconds(args: &LinearArgs) -> Outcome<f64> {
+    Ok(Layer::new(args)?.measure::<u64>(args)?.total_seconds)
+}
+
 impl Layer {
     fn new(args: &LinearArgs) -> Outcome<Self> {
         let ctx = Context::new(Parameters::default_128()).map_err(engine_failure)?;

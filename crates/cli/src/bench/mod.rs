@@ -2,7 +2,9 @@
 
 pub mod agreement;
 pub mod bootstrap;
+pub mod decode;
 pub mod engine;
+pub mod ensi;
 pub mod linear;
 pub mod prefill;
 

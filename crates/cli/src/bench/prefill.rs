@@ -245,7 +245,7 @@ pub fn run(args: &PrefillArgs, global: &Global) -> Outcome {
     let display = Display::pick(global.json);
     let loaded = model::load(Some(&args.model))?;
     let window = loaded.calibration.context;
-    let ids = prompt(&loaded, args, window)?;
+    let ids = prompt(&loaded, &args.data, window)?;
     let state = match &args.state {
         None => None,
         Some(folder) => {
@@ -411,8 +411,8 @@ pub fn run(args: &PrefillArgs, global: &Global) -> Outcome {
 }
 
 /// The first window of the text.
-fn prompt(loaded: &Loaded, args: &PrefillArgs, window: usize) -> Outcome<Vec<u32>> {
-    let documents = text::documents(&args.data)?;
+pub(super) fn prompt(loaded: &Loaded, data: &[PathBuf], window: usize) -> Outcome<Vec<u32>> {
+    let documents = text::documents(data)?;
     let documents = if documents.held_out.is_empty() {
         documents.training
     } else {

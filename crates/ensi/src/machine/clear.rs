@@ -19,6 +19,18 @@ pub struct ClearCt {
     scale: f64,
 }
 
+impl ClearCt {
+    /// The level a ciphertext would have.
+    pub fn level(&self) -> usize {
+        self.level
+    }
+
+    /// The scale a ciphertext would have.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+}
+
 /// Called with every probed value: name, layer, slots.
 pub type ProbeFn<'a> = Box<dyn FnMut(&str, usize, &[Complex64]) + 'a>;
 

@@ -160,6 +160,11 @@ impl HeadLayout {
         (item / self.replicas, item % self.replicas)
     }
 
+    /// Ciphertexts that hold all packed projections.
+    pub fn packed_ciphertexts(&self) -> usize {
+        (2 * self.sets.len() + self.groups()).div_ceil(self.replicas)
+    }
+
     /// Slots from one value of `p` to the next.
     pub(super) fn pair_step(&self) -> i64 {
         (self.group * self.layout.tokens()) as i64

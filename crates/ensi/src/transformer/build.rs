@@ -121,7 +121,7 @@ fn vector_columns(layout: &Layout, features: usize) -> Vec<Source> {
 
 /// The half of an output in which the `index`-th real ciphertext comes back: two of them share a refresh.
 fn half_of(index: usize) -> (usize, Half) {
-    (index / 2, if index % 2 == 0 { Half::Re } else { Half::Im })
+    (index / 2, if index.is_multiple_of(2) { Half::Re } else { Half::Im })
 }
 
 /// Places of feature `i` of a vector, repetitions included.

@@ -89,6 +89,9 @@ pub struct Layer {
     ffn_gain: Option<Vec<Mask>>,
 }
 
+/// The residual stream after a layer, and the layer's keys and values.
+pub type KeptLayer<C> = (Vec<C>, LayerCache<C>);
+
 /// How the program's attention is laid out.
 enum Heads {
     /// All tokens of a window at once.
@@ -202,7 +205,7 @@ impl Transformer {
         x: Vec<M::Ct>,
         cache: &CacheLayout,
         masks: &KeepMasks,
-    ) -> Result<(Vec<M::Ct>, LayerCache<M::Ct>), EnsiError> {
+    ) -> Result<KeptLayer<M::Ct>, EnsiError> {
         let layer = &self.layers[index];
         let packed = self.queries_keys_values(m, index, layer, &x)?;
         let a = self.attention(m, layer, index, packed)?;
