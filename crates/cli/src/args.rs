@@ -145,6 +145,12 @@ Examples:
   tacit model calibrate models/tacit-mini --data docs/
   tacit model calibrate models/tacit-mini --cover-repetition --out calibration-wide.json")]
     Calibrate(CalibrateArgs),
+    /// Give a softmax-trained model sigmoid attention without training it: a bias for every head, fitted to text; says what it costs
+    #[command(after_help = "\
+Example:
+  tacit model sigmoid models/softmax --out models/sigmoid --data docs/
+  tacit model calibrate models/sigmoid --data docs/")]
+    Sigmoid(SigmoidArgs),
     /// Write a checkpoint with the shapes of a published model and random weights, to plan and time without a download
     #[command(after_help = "\
 Examples:
@@ -152,6 +158,25 @@ Examples:
   tacit model calibrate models/large-2 --data docs/ --tokens 640 --context 128
   tacit model inspect models/large-2 --plan")]
     Synth(SynthArgs),
+}
+
+/// `tacit model sigmoid`
+#[derive(Debug, Args)]
+pub struct SigmoidArgs {
+    /// Model folder, or a GGUF file, of a softmax-trained model
+    pub model: PathBuf,
+    /// Model folder to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Folder or file of text to fit the biases to; may be given several times [default: documentation comments of the dependency sources in cargo's registry folder]
+    #[arg(long, value_name = "PATH")]
+    pub data: Vec<PathBuf>,
+    /// Number of tokens to look at
+    #[arg(long, default_value_t = 32_768, value_name = "N")]
+    pub tokens: usize,
+    /// Window that the encrypted model will have [default: 64, or the model's context if that is shorter]
+    #[arg(long, value_name = "N")]
+    pub context: Option<usize>,
 }
 
 /// `tacit model synth`

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   args ──► main ──► ask      client and server in one process, sharing only messages
-//!                 ├─► model    inspect, logits, calibrate, synth
+//!                 ├─► model    inspect, logits, calibrate, sigmoid, synth
 //!                 ├─► train
 //!                 ├─► federate partition, run, coordinate, node, audit, forget, watermark
 //!                 ├─► inspect  generate, priors
@@ -86,6 +86,9 @@ fn run(cli: &Cli) -> Outcome {
         Command::Model {
             command: ModelCommand::Calibrate(args),
         } => model::calibrate::run(args, global),
+        Command::Model {
+            command: ModelCommand::Sigmoid(args),
+        } => model::sigmoid::run(args, global),
         Command::Model {
             command: ModelCommand::Synth(args),
         } => model::synth::run(args, global),

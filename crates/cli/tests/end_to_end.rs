@@ -65,6 +65,29 @@ fn a_prompt_is_answered_as_the_clear_model_answers_it() {
 }
 
 #[test]
+fn further_tokens_come_from_the_cache() {
+    let report = json(&[
+        "ask",
+        "The function returns",
+        "--tokens",
+        "2",
+        "--cache",
+        "--check",
+        "--json",
+    ]);
+    let tokens = report["tokens"].as_array().unwrap();
+    assert_eq!(tokens.len(), 2);
+    for token in tokens {
+        assert!(token["error_bits"].as_f64().unwrap() >= 10.0, "{token}");
+        assert_eq!(token["id"], token["clear_top1"], "{token}");
+    }
+    // a step does less than a window
+    let (all, step) = (&report["counts"], &report["counts_per_token"]);
+    let of = |counts: &Value| counts["key_switches"].as_u64().unwrap();
+    assert!(of(step) > 0 && of(step) < of(all) - of(step), "{report}");
+}
+
+#[test]
 fn two_prompts_agree_with_the_clear_model() {
     let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/prose.txt");
     let report = json(&[

@@ -463,3 +463,77 @@ fn print(report: &Report) {
             .map_or_else(|| "unknown".into(), bytes),
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(token: u32) -> Begun {
+        Begun {
+            model: "m".into(),
+            window: vec![1, token],
+        }
+    }
+
+    fn record(layer: usize) -> LayerRecord {
+        LayerRecord {
+            layer,
+            seconds: 1.0,
+            predicted_seconds: 2.0,
+            bootstraps: 3,
+            key_switches: 4,
+            error_bits: None,
+            largest: None,
+            threads: 2,
+        }
+    }
+
+    #[test]
+    fn a_state_folder_gives_back_what_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path(), &begun(2)).unwrap();
+        let seed = state.seed().unwrap();
+        assert_ne!(seed, [0; 32]);
+        assert!(state.finished().unwrap().1.is_none());
+        state.keep(&[record(0)], b"first").unwrap();
+        state.keep(&[record(0), record(1)], b"second").unwrap();
+
+        let state = State::open(folder.path(), &begun(2)).unwrap();
+        assert_eq!(state.seed().unwrap(), seed);
+        let (records, stream) = state.finished().unwrap();
+        assert_eq!(
+            (records.len(), stream.as_deref()),
+            (2, Some(&b"second"[..]))
+        );
+        // the older stream is gone, and a stream without its record does not count
+        assert!(!folder.path().join(State::stream_name(1)).exists());
+        std::fs::write(folder.path().join(State::stream_name(3)), b"cut off").unwrap();
+        assert_eq!(state.finished().unwrap().0.len(), 2);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(folder.path().join("client.seed"))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o077, 0);
+        }
+    }
+
+    #[test]
+    fn other_text_and_damage_are_refused_with_a_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path(), &begun(2)).unwrap();
+        let message = State::open(folder.path(), &begun(3)).err().unwrap().message;
+        assert!(message.contains("--state"), "{message}");
+        std::fs::write(folder.path().join("client.seed"), [1; 7]).unwrap();
+        let message = state.seed().err().unwrap().message;
+        assert!(message.contains("7 bytes"), "{message}");
+        std::fs::write(folder.path().join("layers.json"), "[{").unwrap();
+        let message = state.finished().err().unwrap().message;
+        assert!(message.contains("damaged"), "{message}");
+        std::fs::write(folder.path().join("begun.json"), "{").unwrap();
+        let message = State::open(folder.path(), &begun(2)).err().unwrap().message;
+        assert!(message.contains("begun.json"), "{message}");
+    }
+}

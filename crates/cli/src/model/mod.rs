@@ -3,6 +3,7 @@
 pub mod calibrate;
 pub mod inspect;
 pub mod logits;
+pub mod sigmoid;
 pub mod synth;
 
 use std::path::{Path, PathBuf};

@@ -50,7 +50,7 @@ impl Transformer {
         let config = &model.config;
         if config.attention != AttentionKind::Sigmoid {
             return Err(EnsiError::Shape(
-                "the checkpoint uses softmax attention; encrypted inference needs sigmoid attention (train or calibrate the model for it)".into(),
+                "the checkpoint uses softmax attention; encrypted inference needs sigmoid attention: `tacit model sigmoid` gives it biases, `tacit train` trains with it".into(),
             ));
         }
         if calibration.layers.len() != config.layers {
@@ -121,7 +121,14 @@ fn vector_columns(layout: &Layout, features: usize) -> Vec<Source> {
 
 /// The half of an output in which the `index`-th real ciphertext comes back: two of them share a refresh.
 fn half_of(index: usize) -> (usize, Half) {
-    (index / 2, if index.is_multiple_of(2) { Half::Re } else { Half::Im })
+    (
+        index / 2,
+        if index.is_multiple_of(2) {
+            Half::Re
+        } else {
+            Half::Im
+        },
+    )
 }
 
 /// Places of feature `i` of a vector, repetitions included.
