@@ -157,10 +157,13 @@ pub fn behind_supernode(
         };
         (watch.tell)(NodeEvent::Connected(task.node()));
         let began = Instant::now();
-        for message in task.pull(&[])? {
-            let answer = answer(party, &message, task.node(), watch);
-            task.push(&[answer])?;
-        }
+        task.alive(|| {
+            for message in task.pull(&[])? {
+                let answer = answer(party, &message, task.node(), watch);
+                task.push(&[answer])?;
+            }
+            Ok::<_, FederatedError>(())
+        })?;
         task.finish(Ok(()), Some(began.elapsed().as_secs_f64()))?;
     }
     Ok(())

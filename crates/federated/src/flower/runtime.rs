@@ -1,6 +1,7 @@
 //! A coordinator's side of a SuperLink (a ServerApp), and a client task's side of a stock SuperNode (a ClientApp): the Runtime service.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::fleet::{fetch, run_of, stored, stranger};
@@ -17,6 +18,8 @@ use crate::FederatedError;
 
 /// The SuperLink's own number.
 const SUPERLINK: u64 = 1;
+/// Pause between heartbeats of a task.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Pause between looking for answers.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -104,14 +107,25 @@ impl Runtime {
         Some(Node { node_id: self.node })
     }
 
-    /// Says that the task is being worked on.
-    ///
-    /// # Errors
-    /// [`FederatedError::Remote`].
-    pub fn heartbeat(&self) -> Result<bool, FederatedError> {
-        Ok(self
-            .call::<HeartbeatResponse>("send-task-heartbeat", &Nothing {})?
-            .success)
+    /// Says that the task is being worked on, every few seconds while `work` lasts: a task that is silent for long is taken for dead.
+    pub fn alive<T>(&self, work: impl FnOnce() -> T) -> T {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                let mut last = Instant::now();
+                while !done.load(Ordering::Relaxed) {
+                    std::thread::sleep(POLL);
+                    if last.elapsed() > HEARTBEAT {
+                        // One that is lost is made good by the next; whether the task still lives, the next call says.
+                        let _ = self.call::<HeartbeatResponse>("send-task-heartbeat", &Nothing {});
+                        last = Instant::now();
+                    }
+                }
+            });
+            let result = work();
+            done.store(true, Ordering::Relaxed);
+            result
+        })
     }
 
     /// Nodes that are there, ascending.
@@ -227,13 +241,8 @@ impl Runtime {
             }
         }
         let began = Instant::now();
-        let mut last_beat = Instant::now();
         let mut out = Vec::new();
         while !open.is_empty() && began.elapsed() < deadline && tell() {
-            if last_beat.elapsed() > Duration::from_secs(10) {
-                self.heartbeat()?;
-                last_beat = Instant::now();
-            }
             let ids: Vec<String> = open.keys().cloned().collect();
             for m in self.pull(&ids)? {
                 if let Some(node) = open.remove(&m.metadata.reply_to_message_id) {

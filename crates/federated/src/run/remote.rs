@@ -88,7 +88,7 @@ pub fn coordinate(
     else {
         return Ok((run, false));
     };
-    let done = rounds(&mut run, &link, options, tell);
+    let done = link.alive(|| rounds(&mut run, &link, options, tell));
     match &done {
         Ok(true) => link.finish(Ok(()), None)?,
         Ok(false) => link.finish(Err("stopped"), None)?,
