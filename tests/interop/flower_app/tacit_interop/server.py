@@ -1,6 +1,8 @@
 """Flower's FedAvg. Replies come in any order, and floating-point sums depend on it: they are put in the order of the clients' numbers first, and
 everything else is Flower's."""
 
+import time
+
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
@@ -26,7 +28,7 @@ def main(grid: Grid, context: Context) -> None:
         fraction_evaluate=1.0, min_train_nodes=nodes, min_evaluate_nodes=nodes, min_available_nodes=nodes
     )
     while len(list(grid.get_node_ids())) < nodes:
-        pass
+        time.sleep(0.5)
     first = list(grid.get_node_ids())[0]
     question = Message(content=RecordDict({"config": ConfigRecord({"what": "start"})}), message_type="query", dst_node_id=first)
     (answer,) = grid.send_and_receive([question])
