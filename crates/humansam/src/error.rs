@@ -65,6 +65,9 @@ pub enum HumansamError {
     /// Tensor arithmetic failed: shapes that do not fit, or memory.
     #[error("tensor arithmetic: {0}")]
     Tensor(#[from] candle_core::Error),
+    /// Encryption, decryption or arithmetic on ciphertexts failed.
+    #[error("encrypted head: {0}")]
+    Encrypted(#[from] tacit_ckks::CkksError),
     /// Training left the range of numbers.
     #[error("training diverged at step {step}: the loss is {loss}; use a smaller --lr")]
     Diverged {

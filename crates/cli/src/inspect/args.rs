@@ -2,16 +2,33 @@
 
 use std::path::PathBuf;
 
+use super::model_args::{BenchArgs, HeadArgs, LookArgs, TrainArgs};
 use clap::{Args, Subcommand, ValueEnum};
 use tacit_humansam::Class;
 use tacit_humansam::generator::{Operator, Pool};
 
 /// `tacit inspect`
 #[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  tacit inspect demo/*.mp4
+  tacit inspect clip.mp4 --report clip.html
+  tacit inspect videos/ --report pages
+  tacit inspect --json --no-report clip.mp4
+  tacit inspect --encrypted clip.mp4
+  tacit inspect --watch inbox --report pages
+
+The shipped model was trained and tested on generated video only: its verdicts are hints, not proofs."
+)]
 pub struct Inspect {
-    /// What to do.
+    /// What to do, if not to judge videos.
     #[command(subcommand)]
-    pub command: InspectCommand,
+    pub command: Option<InspectCommand>,
+    /// Videos to judge.
+    #[command(flatten)]
+    pub look: LookArgs,
 }
 
 /// `tacit inspect …`
@@ -33,6 +50,25 @@ Examples:
   tacit inspect priors demo/motion.mp4
   tacit inspect priors --json clips/000003.mp4")]
     Priors(PriorsArgs),
+    /// Train the native model from nothing on generated video
+    #[command(after_help = "\
+Example:
+  tacit inspect train --seed 1 --steps 700 --head-clips 1200 --calibration-clips 240 --out runs/native")]
+    Train(TrainArgs),
+    /// The native model, its ablations and baselines on generated video
+    #[command(after_help = "\
+Examples:
+  tacit inspect bench --clips 200
+  tacit inspect bench --json --robustness 60
+  tacit inspect bench --speed
+  tacit inspect bench --hfv HFV")]
+    Bench(BenchArgs),
+    /// Fusion and head as named tensors, as federated training exchanges them
+    #[command(after_help = "\
+Examples:
+  tacit inspect head --export head.safetensors
+  tacit inspect head --average a.safetensors=120 b.safetensors=80 --out averaged")]
+    Head(HeadArgs),
 }
 
 /// A pool on the command line.
@@ -101,6 +137,9 @@ pub struct GenerateArgs {
     /// Write Y4M even where ffmpeg is present
     #[arg(long)]
     pub y4m: bool,
+    /// Leave the person out: places with nobody in them, all real
+    #[arg(long, conflicts_with_all = ["class", "operator", "severity", "pairs", "demo"])]
+    pub nobody: bool,
     /// Write the demonstration: one real clip and one of each kind of anomaly, 640x360
     #[arg(long, conflicts_with_all = ["count", "seed", "class", "operator", "severity", "pairs", "size", "frames", "fps", "operators", "scenes"])]
     pub demo: bool,

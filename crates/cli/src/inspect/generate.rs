@@ -108,6 +108,7 @@ fn jobs(args: &GenerateArgs) -> Outcome<Vec<Job>> {
             .operator
             .map(|o| o.class())
             .or(args.class)
+            .or(args.nobody.then_some(Class::Real))
             .unwrap_or(Class::ALL[i as usize % 4]);
         let spec = Spec {
             class,
@@ -121,6 +122,7 @@ fn jobs(args: &GenerateArgs) -> Outcome<Vec<Job>> {
             frames: args.frames as usize,
             fps: args.fps,
             maps: true,
+            nobody: args.nobody,
             ..Spec::new(args.seed.wrapping_add(u64::from(i)))
         };
         let stem = format!("{i:06}");

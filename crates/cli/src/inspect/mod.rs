@@ -1,8 +1,15 @@
 //! `tacit inspect …`: videos of humans, real or forged.
 
 pub mod args;
+mod bench;
+mod encrypted;
 mod generate;
+mod head;
+mod look;
+pub mod model_args;
 mod priors;
+mod speed;
+mod train;
 
 use tacit_humansam::HumansamError;
 
@@ -13,8 +20,12 @@ use args::{Inspect, InspectCommand};
 /// Runs `tacit inspect …`.
 pub fn run(args: &Inspect, global: &Global) -> Outcome {
     match &args.command {
-        InspectCommand::Generate(args) => generate::run(args, global),
-        InspectCommand::Priors(args) => priors::run(args, global),
+        Some(InspectCommand::Generate(args)) => generate::run(args, global),
+        Some(InspectCommand::Priors(args)) => priors::run(args, global),
+        Some(InspectCommand::Train(args)) => train::run(args, global),
+        Some(InspectCommand::Bench(args)) => bench::run(args, global),
+        Some(InspectCommand::Head(args)) => head::run(args, global),
+        None => look::run(&args.look, global),
     }
 }
 
@@ -25,7 +36,11 @@ pub fn failure(e: HumansamError) -> Failure {
         HumansamError::Io { action, .. } if *action == "write" || *action == "create" => {
             Kind::Other
         }
-        HumansamError::MissingProgram { .. } => Kind::Other,
+        HumansamError::MissingProgram { .. }
+        | HumansamError::Tensor(_)
+        | HumansamError::Diverged { .. } => Kind::Other,
+        HumansamError::Weights { .. } => Kind::Mismatch,
+        HumansamError::Encrypted(_) => Kind::Crypto,
         _ => Kind::Input,
     };
     Failure::new(kind, e.to_string())

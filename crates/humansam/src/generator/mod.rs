@@ -114,6 +114,9 @@ pub struct Spec {
     pub nuisance: f32,
     /// Whether depth, parts, flow and mask are wanted too.
     pub maps: bool,
+    /// Leaves the person and what is held out of the picture; only of real clips.
+    #[serde(default)]
+    pub nobody: bool,
 }
 
 impl Spec {
@@ -137,6 +140,7 @@ impl Spec {
             supersample: 2,
             nuisance: 1.0,
             maps: false,
+            nobody: false,
         }
     }
 

@@ -110,6 +110,12 @@ fn check(spec: &Spec) -> Result<()> {
     {
         return bad(format!("a severity lies in 0 to 1, not {s}"));
     }
+    if spec.nobody && spec.class != Class::Real {
+        return bad(format!(
+            "a clip without a person cannot have an anomaly of class {}",
+            spec.class
+        ));
+    }
     if let Some(o) = spec.operator
         && o.class() != spec.class
     {
@@ -137,6 +143,7 @@ struct Take {
     prop_colours: (V3, V3),
     /// Things that stand still.
     objects: Vec<Prim>,
+    nobody: bool,
 }
 
 /// What stands before the camera at one instant.
@@ -232,6 +239,7 @@ impl Take {
             start,
             prop_colours,
             objects: objects.prims,
+            nobody: spec.nobody,
         };
         if spec.class != Class::Real {
             take.anomaly = Some(take.draw_anomaly(spec));
@@ -343,8 +351,10 @@ impl Take {
             |a| a.look(&self.look, flesh_t, flesh_of),
         );
         let mut b = Builder::new();
-        b.person(&body, &look, &skeleton);
-        self.prop(&mut b, &skeleton, anomaly.map_or(t, |a| a.body_time(t)));
+        if !self.nobody {
+            b.person(&body, &look, &skeleton);
+            self.prop(&mut b, &skeleton, anomaly.map_or(t, |a| a.body_time(t)));
+        }
         if let Some(a) = anomaly {
             a.flesh(&mut b, &body, &look, &pose, &skeleton, flesh_t);
         }
@@ -565,8 +575,27 @@ mod tests {
     }
 
     #[test]
+    fn a_clip_without_a_person_shows_the_same_place() {
+        let spec = small(5, Class::Real);
+        let with = sample(&spec).unwrap();
+        let without = sample(&Spec {
+            nobody: true,
+            ..spec
+        })
+        .unwrap();
+        assert_eq!(with.scene, without.scene);
+        assert!(with.parts[0].iter().any(|p| part::is_person(*p)));
+        assert!(without.parts.iter().flatten().all(|p| !part::is_person(*p)));
+    }
+
+    #[test]
     fn absurd_specs_are_refused() {
         for spec in [
+            Spec {
+                nobody: true,
+                class: Class::Motion,
+                ..Spec::new(0)
+            },
             Spec {
                 width: 0,
                 ..Spec::new(0)

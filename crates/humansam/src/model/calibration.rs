@@ -26,6 +26,9 @@ pub struct Calibration {
     pub platt: [(f64, f64); KINDS],
     /// `τ`.
     pub abstain_below: f64,
+    /// Per kind, the probability of the time line from which a moment counts as wrong
+    /// ([`moment_thresholds`](super::evaluate::extract::moment_thresholds)).
+    pub moments: [f32; KINDS],
 }
 
 impl Default for Calibration {
@@ -34,6 +37,7 @@ impl Default for Calibration {
             temperature: 1.0,
             platt: [(1.0, 0.0); KINDS],
             abstain_below: 0.0,
+            moments: [0.5; KINDS],
         }
     }
 }
@@ -75,6 +79,7 @@ impl Calibration {
             temperature,
             platt,
             abstain_below: 0.0,
+            moments: [0.5; KINDS],
         };
         let mut sure: Vec<(f64, bool)> = logits
             .iter()

@@ -11,6 +11,7 @@
 
 pub mod backbone;
 pub mod calibration;
+pub mod encrypted;
 pub mod evaluate;
 pub mod fusion;
 pub mod native;

@@ -12,7 +12,7 @@ use crate::class::Class;
 use crate::clip::Clip;
 use crate::error::Result;
 use crate::model::native::Card;
-use crate::model::native::verdict::{Inspection, Moment, Verdict, WRONG};
+use crate::model::native::verdict::{Inspection, Moment, Verdict};
 
 /// What else is known about the video.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +34,7 @@ const PICTURES: usize = 8;
 /// When a picture cannot be encoded.
 pub fn html(about: &About, clip: &Clip, inspection: &Inspection, card: &Card) -> Result<String> {
     let mut page = String::new();
-    let (headline, sentence, colour) = headline(inspection);
+    let (headline, sentence, colour) = headline(inspection, card);
     let name = escape(&about.name);
     // Writing to a string cannot fail.
     let _ = write!(
@@ -77,11 +77,19 @@ pub fn html(about: &About, clip: &Clip, inspection: &Inspection, card: &Card) ->
                 (c.name().to_owned(), points.collect())
             })
             .collect();
+        let worst = (0..Class::FORGED.len()).fold(0, |b, k| {
+            if inspection.kinds[k] > inspection.kinds[b] {
+                k
+            } else {
+                b
+            }
+        });
+        let dashed = card.calibration.moments[worst];
         section(
             &mut page,
             "When",
-            "Probability at each moment that something of this kind is wrong. The dashed line is one half.",
-            &charts::lines(&lines, "seconds", Some(f64::from(WRONG)), Some(1.0)),
+            "Probability at each moment that something of this kind is wrong. The dashed line is where the likeliest kind counts as wrong.",
+            &charts::lines(&lines, "seconds", Some(f64::from(dashed)), Some(1.0)),
         );
         section(
             &mut page,
@@ -130,7 +138,7 @@ pub fn html(about: &About, clip: &Clip, inspection: &Inspection, card: &Card) ->
                 "Training".to_owned(),
                 format!(
                     "{} steps of {} generated clips, seed {}",
-                    card.training.steps, card.training.batch, card.training.seed
+                    card.steps, card.training.batch, card.training.seed
                 ),
             ),
             (
@@ -152,7 +160,7 @@ pub fn html(about: &About, clip: &Clip, inspection: &Inspection, card: &Card) ->
 }
 
 /// The headline, a sentence, and their colour.
-fn headline(i: &Inspection) -> (String, String, &'static str) {
+fn headline(i: &Inspection, card: &Card) -> (String, String, &'static str) {
     match i.verdict {
         Verdict::NotApplicable { why } => (
             "Not applicable".to_owned(),
@@ -181,7 +189,7 @@ fn headline(i: &Inspection) -> (String, String, &'static str) {
                 "{} with {:.0} %. {}",
                 explain(class),
                 100.0 * i.classes[class.label()],
-                span(i, class)
+                span(i, class, card)
             ),
             "#a3221b",
         ),
@@ -210,12 +218,12 @@ pub fn explain(class: Class) -> &'static str {
     }
 }
 
-/// From when to when the time line is above one half.
-fn span(i: &Inspection, class: Class) -> String {
+/// From when to when the time line is above its kind's threshold.
+fn span(i: &Inspection, class: Class, card: &Card) -> String {
     let wrong: Vec<&Moment> = i
         .timeline
         .iter()
-        .filter(|m| m.wrong[class.label()] >= WRONG)
+        .filter(|m| m.wrong[class.label()] >= card.calibration.moments[class.label()])
         .collect();
     match (wrong.first(), wrong.last()) {
         (Some(a), Some(b)) if b.seconds > a.seconds => format!(
@@ -308,6 +316,7 @@ mod tests {
         Card {
             name: "test".to_owned(),
             training: TrainConfig::default(),
+            steps: 10,
             head_clips: 10,
             calibration_clips: 10,
             calibration: Calibration::default(),

@@ -47,8 +47,16 @@ pub enum Pace {
     Uniform(usize),
     /// So many frames a second, or the video's own rate where that is lower.
     Rate(f64),
+    /// Every `k`-th frame, with the `k` that comes nearest to so many frames a second: evenly spaced, which [`Pace::Rate`] is
+    /// not where the rate does not divide the video's.
+    Thin(f64),
     /// Every frame.
     All,
+}
+
+/// The `k` of [`Pace::Thin`]: `fps / rate`, rounded, at least 1.
+pub fn thinning(fps: f64, rate: f64) -> usize {
+    ((fps / rate).round() as usize).max(1)
 }
 
 /// What to read of a video.
@@ -214,7 +222,7 @@ fn check(wanted: &Wanted) -> Result<()> {
     }
     match wanted.pace {
         Pace::Uniform(0) => return bad("at least one frame has to be asked for".into()),
-        Pace::Rate(r) if !(r.is_finite() && r > 0.0) => {
+        Pace::Rate(r) | Pace::Thin(r) if !(r.is_finite() && r > 0.0) => {
             return bad(format!("a rate is above 0 frames a second, not {r}"));
         }
         _ => {}
@@ -253,6 +261,10 @@ pub(crate) fn choose(times: &[f64], end: f64, wanted: &Wanted) -> Vec<usize> {
     };
     match wanted.pace {
         Pace::All => (first..last).collect(),
+        Pace::Thin(rate) => {
+            let own = rate_of(&times[first..last], rate);
+            (first..last).step_by(thinning(own, rate)).collect()
+        }
         Pace::Uniform(n) => {
             let length = (stop - wanted.start).max(0.0);
             (0..n)

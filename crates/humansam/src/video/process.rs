@@ -11,7 +11,9 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{Container, Decoded, Info, Keeper, Pace, Wanted, check_bytes, choose, decoded, fitted};
+use super::{
+    Container, Decoded, Info, Keeper, Pace, Wanted, check_bytes, choose, decoded, fitted, thinning,
+};
 use crate::clip::Frame;
 use crate::error::{HumansamError, Result};
 
@@ -371,6 +373,7 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Decoded> {
     }
     let fps = match wanted.pace {
         Pace::Rate(r) => r.min(info.fps),
+        Pace::Thin(r) => info.fps / thinning(info.fps, r) as f64,
         _ => info.fps,
     };
     // What is expected: the length is sometimes wrong or missing, so the frames that come decide.

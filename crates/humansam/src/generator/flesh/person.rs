@@ -23,10 +23,10 @@ impl Builder {
             TORSO,
             Material::Legs,
             v3(1.0, 1.0, 0.82),
-            v3(-0.052 * h, -0.012 * h, -0.008),
-            torso(0.112 + 0.008 * waist),
-            v3(0.052 * h, -0.012 * h, -0.008),
-            torso(0.112 + 0.008 * waist),
+            v3(-0.058 * h, -0.012 * h, -0.008),
+            torso(0.114 + 0.010 * waist),
+            v3(0.058 * h, -0.012 * h, -0.008),
+            torso(0.114 + 0.010 * waist),
         );
         let belly = torso(0.128 - 0.020 * waist + 0.10 * (g - 1.0).max(0.0));
         self.cone(
@@ -34,9 +34,9 @@ impl Builder {
             TORSO,
             Material::Shirt,
             flat,
-            v3(0.0, -0.055 * h, 0.0),
-            torso(0.146 - 0.004 * waist),
-            v3(0.0, body.abdomen * 0.75, 0.006),
+            v3(0.0, 0.042 * h, 0.0),
+            torso(0.134 - 0.006 * waist),
+            v3(0.0, body.abdomen * 0.9, 0.006),
             belly,
         );
         self.last_texture(v3(0.0, -body.abdomen, 0.0));
@@ -85,8 +85,18 @@ impl Builder {
                 v3(s * 0.022 * h, body.chest * 1.03, -0.012),
                 torso(0.048),
             );
-            // Chest muscles or breasts.
-            let bust = 0.030 + 0.028 * waist;
+            self.cone(
+                j(bone::CHEST),
+                TORSO,
+                Material::Shirt,
+                v3(1.0, 1.0, 0.9),
+                v3(s * 0.070 * h, body.chest * 0.58, -0.006),
+                torso(0.082),
+                v3(s * body.shoulder_half * 0.93, body.chest * 0.78, -0.006),
+                torso(0.056),
+            );
+            // Chest muscles.
+            let bust = 0.024 + 0.016 * waist;
             self.ellipsoid(
                 j(bone::CHEST),
                 TORSO,
@@ -96,7 +106,7 @@ impl Builder {
                     body.chest * 0.50,
                     0.062 * h * (0.5 + 0.5 * g),
                 ),
-                v3(torso(0.072), torso(0.066), bust * h),
+                v3(torso(0.080), torso(0.076), bust * h),
             );
         }
         self.cone(
@@ -148,7 +158,7 @@ impl Builder {
                 hang,
                 TORSO,
                 Material::Legs,
-                v3(1.0, 1.0, 0.85),
+                v3(1.0, 0.35, 0.85),
                 v3(0.0, -0.02, 0.0),
                 torso(0.135),
                 v3(0.0, 0.26 * h, 0.0),
@@ -167,7 +177,7 @@ impl Builder {
             part::HEAD,
             Material::Face,
             p(0.0, 0.132, 0.006),
-            p(0.0735, 0.094, 0.092),
+            p(0.0765, 0.094, 0.092),
         );
         let jaw = v3(f.jaw_width, 1.0, 1.0);
         self.cone(
@@ -176,9 +186,9 @@ impl Builder {
             Material::Face,
             jaw,
             p(0.0, 0.098, 0.030),
-            0.0625 * k,
+            0.0675 * k,
             p(0.0, 0.042 / f.jaw_long, 0.046),
-            0.040 * k,
+            0.0435 * k,
         );
         let nose = f.nose_length;
         self.cone(
@@ -196,7 +206,7 @@ impl Builder {
                 joint,
                 part::HEAD,
                 Material::Skin,
-                p(s * 0.074, 0.104, 0.0),
+                p(s * 0.077, 0.104, 0.0),
                 p(0.011, 0.029, 0.018),
             );
         }
@@ -205,13 +215,13 @@ impl Builder {
         };
         match f.hair {
             Hair::Bald => {}
-            Hair::Short => hair(self, p(0.0, 0.150, -0.012), p(0.0795, 0.089, 0.0945)),
+            Hair::Short => hair(self, p(0.0, 0.150, -0.012), p(0.0825, 0.089, 0.0945)),
             Hair::Side => {
-                hair(self, p(0.0, 0.150, -0.012), p(0.081, 0.092, 0.096));
+                hair(self, p(0.0, 0.150, -0.012), p(0.084, 0.092, 0.096));
                 hair(self, p(0.022, 0.196, 0.045), p(0.058, 0.032, 0.052));
             }
             Hair::Long => {
-                hair(self, p(0.0, 0.148, -0.014), p(0.084, 0.095, 0.099));
+                hair(self, p(0.0, 0.148, -0.014), p(0.087, 0.095, 0.099));
                 for s in SIDES {
                     self.cone(
                         joint,
@@ -236,7 +246,7 @@ impl Builder {
                 );
             }
             Hair::Bun => {
-                hair(self, p(0.0, 0.150, -0.012), p(0.079, 0.090, 0.094));
+                hair(self, p(0.0, 0.150, -0.012), p(0.082, 0.090, 0.094));
                 hair(self, p(0.0, 0.232, -0.062), p(0.040, 0.036, 0.040));
             }
             Hair::Curly => {
@@ -392,16 +402,22 @@ impl Builder {
             v3(0.0, thigh, 0.0),
             (0.053 + extra) * g,
         );
-        if look.legwear == Legwear::Shorts {
+        if look.legwear != Legwear::Trousers {
+            // Shorts; under a skirt what its outline leaves bare of the hips.
+            let reach = if look.legwear == Legwear::Shorts {
+                0.66
+            } else {
+                0.30
+            };
             self.cone(
                 hip,
                 parts[0],
                 Material::Legs,
                 ROUND,
                 v3(0.0, 0.01, 0.0),
-                0.095 * g,
-                v3(0.0, thigh * 0.66, 0.0),
-                0.086 * g,
+                0.090 * g,
+                v3(0.0, thigh * reach, 0.0),
+                0.081 * g,
             );
         }
         self.cone(

@@ -81,6 +81,14 @@ impl InternVideo2Config {
         self.frames * self.patches() + 1
     }
 
+    /// Multiply-adds of one view.
+    pub fn mac(&self) -> u64 {
+        let (t, d) = (self.tokens() as u64, self.width as u64);
+        let patches = (t - 1) * d * 3 * (self.patch * self.patch) as u64;
+        let pool = 2 * t * d * d + 2 * t * d + d * (d + self.pool_width as u64);
+        patches + self.depth as u64 * block_mac(t, d, self.hidden as u64) + pool
+    }
+
     /// Names and shapes of the tensors. A classification `head` over the pooled feature may be present and is not read.
     pub fn layout(&self) -> Layout {
         let d = self.width;
@@ -253,11 +261,7 @@ impl Backbone for InternVideo2 {
     }
 
     fn mac(&self) -> u64 {
-        let c = &self.config;
-        let (t, d) = (c.tokens() as u64, c.width as u64);
-        let patches = (t - 1) * d * 3 * (c.patch * c.patch) as u64;
-        let pool = 2 * t * d * d + 2 * t * d + d * (d + c.pool_width as u64);
-        patches + c.depth as u64 * block_mac(t, d, c.hidden as u64) + pool
+        self.config.mac()
     }
 
     fn features(&self, clips: &Tensor) -> Result<Tensor> {

@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::extract::{
-    Encoder, Localisation, Priors, Seen, Selection, Treatment, extract, localisation,
+    Encoder, Localisation, Seen, Selection, Treatment, extract, localisation, moment_thresholds,
 };
+use super::gate::{self, Gate};
 use super::logistic::Logistic;
 use super::metrics::{
     self, CLASSES, Interval, Scored, accuracy, binary_auc, bootstrap, calibration_error, confusion,
@@ -121,6 +122,8 @@ pub struct Bench {
     pub localisation_unseen: Localisation,
     /// Abstention on both tests together.
     pub abstention: Kept,
+    /// Whether persons are seen, and their absence.
+    pub gate: Gate,
     /// Robustness grid.
     pub treated: Vec<Treated>,
 }
@@ -137,7 +140,7 @@ pub fn fit_head(
     seed: u64,
 ) -> Result<(Head, Calibration)> {
     let labels: Vec<Class> = fit.iter().map(|s| s.label).collect();
-    let priors: Vec<_> = fit.iter().map(|s| s.priors).collect();
+    let priors: Vec<_> = fit.iter().map(|s| s.window.priors.scores).collect();
     let c = rce::confidences(&priors, &labels, confidence, seed)?;
     let features: Vec<&Features> = fit.iter().map(|s| &s.window.features).collect();
     let head = Head::fit(mode, &features, &labels, &c, seed)?;
@@ -157,7 +160,11 @@ pub fn fit_head(
         })
         .collect::<Result<Vec<[f64; CLASSES]>>>()?;
     let labels: Vec<Class> = calibrate.iter().map(|s| s.label).collect();
-    Ok((head, Calibration::fit(&logits, &labels)))
+    let calibration = Calibration {
+        moments: moment_thresholds(calibrate),
+        ..Calibration::fit(&logits, &labels)
+    };
+    Ok((head, calibration))
 }
 
 /// Makes a model of trained branches: renders clips for the head and for calibration and fits both; `done` is called after each
@@ -165,12 +172,7 @@ pub fn fit_head(
 ///
 /// # Errors
 /// When rendering, looking or fitting fails.
-pub fn finish(
-    network: Network,
-    mut card: Card,
-    priors: &Priors,
-    done: &(dyn Fn() + Sync),
-) -> Result<NativeModel> {
+pub fn finish(network: Network, card: Card, done: &(dyn Fn() + Sync)) -> Result<NativeModel> {
     let unused = |clip: &Clip, _: u8| -> Result<Clip> { Ok(clip.clone()) };
     let get = |split, count| {
         let selection = Selection {
@@ -184,16 +186,28 @@ pub fn finish(
             &selection,
             card.training.seed,
             Treatment::None,
-            priors,
             &unused,
             done,
         )
     };
     let fit = get(Split::Head, card.head_clips)?;
     let calibrate = get(Split::Calibration, card.calibration_clips)?;
+    finish_on(network, card, &fit, &calibrate)
+}
+
+/// [`finish`] on clips that were seen already.
+///
+/// # Errors
+/// When fitting fails.
+pub fn finish_on(
+    network: Network,
+    mut card: Card,
+    fit: &[Seen],
+    calibrate: &[Seen],
+) -> Result<NativeModel> {
     let (head, calibration) = fit_head(
-        &fit,
-        &calibrate,
+        fit,
+        calibrate,
         FusionMode::Gated,
         Confidence::Rank,
         card.training.seed,
@@ -209,7 +223,6 @@ pub fn finish(
 pub fn run(
     model: &NativeModel,
     plan: Plan,
-    priors: &Priors,
     encode: &Encoder,
     done: &(dyn Fn() + Sync),
 ) -> Result<Bench> {
@@ -219,7 +232,7 @@ pub fn run(
         held_out_operators,
         count,
     };
-    let get = |s: &Selection, t| extract(model.network(), s, plan.seed, t, priors, encode, done);
+    let get = |s: &Selection, t| extract(model.network(), s, plan.seed, t, encode, done);
     let fit = get(
         &select(Split::Head, false, false, plan.fit),
         Treatment::None,
@@ -229,34 +242,71 @@ pub fn run(
         Treatment::None,
     )?;
     let unseen = get(&select(Split::Test, true, true, plan.test), Treatment::None)?;
+    let gate = gate::measure(model, plan.seed, plan.test, done)?;
+    let mut bench = tables(model, plan, &fit, &seen, &unseen, gate)?;
+    if plan.treated > 0 {
+        for t in [
+            Treatment::None,
+            Treatment::Crf(23),
+            Treatment::Crf(28),
+            Treatment::Crf(35),
+            Treatment::HalfSize,
+            Treatment::DroppedFrames,
+        ] {
+            let set = get(&select(Split::Test, true, false, plan.treated), t)?;
+            let scores = scored(&set, &|s| ours(model, s))?;
+            bench.treated.push(Treated {
+                treatment: t.name(),
+                accuracy: metrics::accuracy(&scores),
+                auc: one_versus_rest(&scores),
+                clips: set.len(),
+            });
+        }
+    }
+    Ok(bench)
+}
 
-    let scored =
-        |set: &[Seen], p: &dyn Fn(&Seen) -> Result<[f64; CLASSES]>| -> Result<Vec<Scored>> {
-            set.iter()
-                .map(|s| {
-                    Ok(Scored {
-                        probabilities: p(s)?,
-                        label: s.label,
-                    })
-                })
-                .collect()
-        };
+/// Probabilities of a clip by the model.
+fn ours(model: &NativeModel, s: &Seen) -> Result<[f64; CLASSES]> {
+    let logits = model.logits(&s.window.features)?;
+    Ok(model.card.calibration.classes(&logits))
+}
+
+fn scored(set: &[Seen], p: &dyn Fn(&Seen) -> Result<[f64; CLASSES]>) -> Result<Vec<Scored>> {
+    set.iter()
+        .map(|s| {
+            Ok(Scored {
+                probabilities: p(s)?,
+                label: s.label,
+            })
+        })
+        .collect()
+}
+
+/// The tables, from clips that were seen already: those of the head's fit, and of both tests.
+///
+/// # Errors
+/// When a fit fails.
+pub fn tables(
+    model: &NativeModel,
+    plan: Plan,
+    fit: &[Seen],
+    seen: &[Seen],
+    unseen: &[Seen],
+    gate: Gate,
+) -> Result<Bench> {
     let mut rows = Vec::new();
     let mut add = |name: &str, p: &dyn Fn(&Seen) -> Result<[f64; CLASSES]>| -> Result<()> {
         rows.push(Row {
             name: name.to_owned(),
-            seen: measure(&scored(&seen, p)?),
-            unseen: measure(&scored(&unseen, p)?),
+            seen: measure(&scored(seen, p)?),
+            unseen: measure(&scored(unseen, p)?),
         });
         Ok(())
     };
-    let ours = |s: &Seen| -> Result<[f64; CLASSES]> {
-        Ok(model
-            .card
-            .calibration
-            .classes(&model.logits(&s.window.features)?))
-    };
-    add("native model (gated fusion, RCE by rank)", &ours)?;
+    add("native model (gated fusion, RCE by rank)", &|s| {
+        ours(model, s)
+    })?;
     for (name, mode, confidence) in [
         (
             "  paper's fusion, one scalar",
@@ -272,7 +322,7 @@ pub fn run(
         ),
     ] {
         // Calibrated on the fit itself: only the order of these rows' classes is compared.
-        let (head, calibration) = fit_head(&fit, &fit, mode, confidence, plan.seed)?;
+        let (head, calibration) = fit_head(fit, fit, mode, confidence, plan.seed)?;
         let affine = head.affine()?;
         add(name, &|s| {
             let raw: Vec<f64> = s
@@ -295,10 +345,7 @@ pub fn run(
             s.window.features.depth.clone()
         }),
         ("priors, logistic regression", &|s| {
-            s.priors
-                .iter()
-                .map(|p| (p.max(0.0) + 1e-3).ln() as f32)
-                .collect()
+            s.window.priors.numbers.to_vec()
         }),
         ("D3, logistic regression", &|s| {
             s.statistics[..statistics::D3].to_vec()
@@ -317,13 +364,13 @@ pub fn run(
     }
     add("majority class", &|_| Ok([0.0, 0.0, 0.0, 1.0]))?;
 
-    let both: Vec<&Seen> = seen.iter().chain(&unseen).collect();
+    let both: Vec<&Seen> = seen.iter().chain(unseen).collect();
     let mut families: std::collections::BTreeMap<String, (usize, usize)> =
         std::collections::BTreeMap::new();
     let (mut answered, mut right) = (0usize, 0usize);
     for s in &both {
         let one = Scored {
-            probabilities: ours(s)?,
+            probabilities: ours(model, s)?,
             label: s.label,
         };
         let name = if s.family.is_empty() {
@@ -339,26 +386,6 @@ pub fn run(
             right += usize::from(one.best() == s.label);
         }
     }
-    let mut treated = Vec::new();
-    if plan.treated > 0 {
-        for t in [
-            Treatment::None,
-            Treatment::Crf(23),
-            Treatment::Crf(28),
-            Treatment::Crf(35),
-            Treatment::HalfSize,
-            Treatment::DroppedFrames,
-        ] {
-            let set = get(&select(Split::Test, true, false, plan.treated), t)?;
-            let scores = scored(&set, &ours)?;
-            treated.push(Treated {
-                treatment: t.name(),
-                accuracy: metrics::accuracy(&scores),
-                auc: one_versus_rest(&scores),
-                clips: set.len(),
-            });
-        }
-    }
     Ok(Bench {
         plan,
         rows,
@@ -366,12 +393,13 @@ pub fn run(
             .into_iter()
             .map(|(f, (r, n))| (f, r as f64 / n as f64, n))
             .collect(),
-        localisation_seen: localisation(&seen),
-        localisation_unseen: localisation(&unseen),
+        localisation_seen: localisation(seen, &model.card.calibration.moments),
+        localisation_unseen: localisation(unseen, &model.card.calibration.moments),
         abstention: Kept {
             answered: answered as f64 / both.len().max(1) as f64,
             right: right as f64 / answered.max(1) as f64,
         },
-        treated,
+        gate,
+        treated: Vec::new(),
     })
 }

@@ -9,10 +9,10 @@ use crate::clip::{Clip, Frame};
 use crate::error::Result;
 use crate::generator::{self, Pool, Rendered, Spec};
 use crate::model::native::data::{Split, person};
-use crate::model::native::input::{Input, Region, cut, moments};
+use crate::model::native::input::{Input, Region, moments};
 use crate::model::native::network::Network;
-use crate::model::native::{self, FRAMES, HEAT_SIDE, KINDS, Window, data, verdict};
-use crate::model::rce::PriorScores;
+use crate::model::native::window_priors::WindowPriors;
+use crate::model::native::{self, FRAMES, HEAT_SIDE, KINDS, Window, data};
 
 /// What becomes of a clip between camera and detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +58,6 @@ impl Treatment {
 /// Compresses a clip at a constant rate factor and reads it back.
 pub type Encoder = dyn Fn(&Clip, u8) -> Result<Clip> + Sync;
 
-/// Prior scores of the frames of a window.
-pub type Priors = dyn Fn(&Clip, &[usize; FRAMES]) -> Result<PriorScores> + Sync;
-
 /// A clip, seen.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -68,10 +65,8 @@ pub struct Seen {
     pub label: Class,
     /// Operator family; empty for real clips.
     pub family: String,
-    /// What the network says.
+    /// What the network says, and the priors.
     pub window: Window,
-    /// Prior scores.
-    pub priors: PriorScores,
     /// D3 and trajectory.
     pub statistics: Vec<f32>,
     /// What a file says without its pictures: frame rate, noise, blur and quality that the generator drew.
@@ -110,62 +105,103 @@ impl Selection {
     }
 }
 
+/// A clip, ready to be looked at: everything that does not depend on a network.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// What a network sees.
+    pub input: Input,
+    /// The priors of the window.
+    pub priors: WindowPriors,
+    /// The truth.
+    pub label: Class,
+    /// Operator family; empty for real clips.
+    pub family: String,
+    /// As in [`Seen::metadata`].
+    pub metadata: Vec<f32>,
+    /// As in [`Seen::active`].
+    pub active: [bool; FRAMES],
+    /// As in [`Seen::mask`].
+    pub mask: Vec<u8>,
+}
+
+impl Prepared {
+    /// What `network` says.
+    ///
+    /// # Errors
+    /// When tensor arithmetic fails.
+    pub fn seen(self, network: &Network) -> Result<Seen> {
+        Ok(Seen {
+            window: native::look(network, &self.input, self.priors)?,
+            statistics: statistics::all(&self.input),
+            label: self.label,
+            family: self.family,
+            metadata: self.metadata,
+            active: self.active,
+            mask: self.mask,
+        })
+    }
+}
+
 /// Renders and looks at clips; `done` is called after each.
 ///
 /// # Errors
-/// When the generator, the priors, the encoder or the network fails.
+/// When the generator, the encoder or the network fails.
 pub fn extract(
     network: &Network,
     selection: &Selection,
     seed: u64,
     treatment: Treatment,
-    priors: &Priors,
     encode: &Encoder,
     done: &(dyn Fn() + Sync),
 ) -> Result<Vec<Seen>> {
     (0..selection.count)
         .into_par_iter()
         .map(|i| {
-            let rendered = generator::sample(&selection.spec(seed, i))?;
-            let seen = see(network, &rendered, treatment, priors, encode);
+            let seen = prepare(selection, seed, i, treatment, encode)?.seen(network);
             done();
             seen
         })
         .collect()
 }
 
-fn see(
-    network: &Network,
-    r: &Rendered,
+/// Renders clip `index` of a selection, treats it and measures its priors.
+///
+/// # Errors
+/// When the generator or the encoder fails.
+pub fn prepare(
+    selection: &Selection,
+    seed: u64,
+    index: usize,
     treatment: Treatment,
-    priors: &Priors,
     encode: &Encoder,
-) -> Result<Seen> {
+) -> Result<Prepared> {
+    let r: Rendered = generator::sample(&selection.spec(seed, index))?;
     // Where the person is, is known here; a whole video is searched by the network itself.
-    let bounds = person(r).unwrap_or([0.0, 0.0, 1.0, 1.0]);
+    let bounds = person(&r).unwrap_or([0.0, 0.0, 1.0, 1.0]);
     let region = Region::around(bounds, 0.08, r.clip.width, r.clip.height);
-    let sample = data::sample(r, region);
+    let sample = data::sample(&r, region);
     let moments = moments(0, r.clip.frames.len());
-    let (clip, input) = match treatment {
-        Treatment::None => (None, sample.input),
+    let (input, priors) = match treatment {
+        Treatment::None => {
+            let priors = WindowPriors::measure(&r.clip, &moments, region)?;
+            (sample.input, priors)
+        }
         other => {
             let clip = other.apply(&r.clip, encode)?;
             let region = Region::around(bounds, 0.08, clip.width, clip.height);
-            let input = Input::new(&clip, &moments, region);
-            (Some(clip), input)
+            let priors = WindowPriors::measure(&clip, &moments, region)?;
+            (Input::new(&clip, &moments, region), priors)
         }
     };
-    let scores = priors(clip.as_ref().unwrap_or(&r.clip), &moments)?;
-    Ok(Seen {
+    Ok(Prepared {
+        input,
+        priors,
         label: r.class,
         family: r
             .anomaly
             .as_ref()
             .map(|a| a.family.clone())
             .unwrap_or_default(),
-        window: native::look(network, &input, &scores)?,
-        priors: scores,
-        statistics: statistics::all(&input),
         metadata: vec![
             r.clip.fps as f32,
             r.scene.noise,
@@ -174,6 +210,32 @@ fn see(
         ],
         active: sample.active,
         mask: sample.mask,
+    })
+}
+
+/// Per kind, the probability of the time line from which a moment counts as wrong: the one with the greatest mean temporal IoU on
+/// these clips; one half where there is none of the kind.
+pub fn moment_thresholds(seen: &[Seen]) -> [f32; KINDS] {
+    std::array::from_fn(|k| {
+        let of_kind: Vec<&Seen> = seen.iter().filter(|s| s.label.label() == k).collect();
+        let overlap = |t: f32| -> f64 {
+            of_kind
+                .iter()
+                .map(|s| {
+                    let said: Vec<bool> = s.window.timeline.iter().map(|p| p[k] >= t).collect();
+                    temporal_iou(&said, &s.active)
+                })
+                .sum()
+        };
+        let mut best = (0.5, overlap(0.5));
+        for step in 1..50 {
+            let t = step as f32 / 50.0;
+            let o = overlap(t);
+            if o > best.1 + 1e-9 {
+                best = (t, o);
+            }
+        }
+        best.0
     })
 }
 
@@ -192,8 +254,8 @@ pub struct Localisation {
     pub clips: usize,
 }
 
-/// Localisation in forged clips by the map of the true kind.
-pub fn localisation(seen: &[Seen]) -> Localisation {
+/// Localisation in forged clips by the map of the true kind; a moment is said to be wrong from its kind's threshold on.
+pub fn localisation(seen: &[Seen], thresholds: &[f32; KINDS]) -> Localisation {
     const CELLS: usize = HEAT_SIDE * HEAT_SIDE;
     let mut out = Localisation::default();
     for s in seen
@@ -205,7 +267,7 @@ pub fn localisation(seen: &[Seen]) -> Localisation {
             .window
             .timeline
             .iter()
-            .map(|p| p[k] >= verdict::WRONG)
+            .map(|p| p[k] >= thresholds[k])
             .collect();
         out.temporal_iou += temporal_iou(&said, &s.active);
         out.temporal_iou_of_all_frames += temporal_iou(&[true; FRAMES], &s.active);
@@ -227,57 +289,4 @@ pub fn localisation(seen: &[Seen]) -> Localisation {
     out.pointing /= n;
     out.pointing_at_random /= n;
     out
-}
-
-/// Prior scores that need nothing but the frames of a window (0 is normal), for callers that have no others:
-///
-/// * appearance: mean over frames of `½ (|h_t - h_{t-1}| + |h_t - h_0|)` with `h` the colour histogram (4 bins a channel),
-/// * spatial: mean over frames of the deviation of detail (squared Laplacian of luma) between cells over its mean,
-/// * motion: mean of `|y_{t+1} - 2 y_t + y_{t-1}|` over mean of `|y_{t+1} - y_{t-1}|`, of luma.
-pub fn window_priors(clip: &Clip, moments: &[usize; FRAMES]) -> PriorScores {
-    const SIDE: usize = 32;
-    let region = Region::whole(clip);
-    let last = clip.frames.len().saturating_sub(1);
-    let small: Vec<Frame> = moments
-        .iter()
-        .map(|&m| cut(&clip.frames[m.min(last)], region).resize(SIDE, SIDE))
-        .collect();
-    let histogram = |f: &Frame| {
-        let mut h = [0.0; 64];
-        for p in f.rgb().chunks_exact(3) {
-            h[usize::from(p[0] >> 6) * 16 + usize::from(p[1] >> 6) * 4 + usize::from(p[2] >> 6)] +=
-                1.0 / (SIDE * SIDE) as f64;
-        }
-        h
-    };
-    let apart = |a: &[f64; 64], b: &[f64; 64]| {
-        a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>() / 2.0
-    };
-    let h: Vec<[f64; 64]> = small.iter().map(histogram).collect();
-    let appearance = (1..h.len())
-        .map(|t| 0.5 * (apart(&h[t], &h[t - 1]) + apart(&h[t], &h[0])))
-        .sum::<f64>()
-        / (h.len() - 1) as f64;
-    let luma: Vec<Vec<f32>> = small.iter().map(|f| f.luma().data).collect();
-    let uneven = |y: &[f32]| {
-        let mut cells = [0.0f64; 16];
-        for r in 1..SIDE - 1 {
-            for c in 1..SIDE - 1 {
-                let i = r * SIDE + c;
-                let l = f64::from(4.0 * y[i] - y[i - 1] - y[i + 1] - y[i - SIDE] - y[i + SIDE]);
-                cells[r / 8 * 4 + c / 8] += l * l;
-            }
-        }
-        let mean = cells.iter().sum::<f64>() / 16.0;
-        (cells.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 16.0).sqrt() / (mean + 1e-9)
-    };
-    let spatial = luma.iter().map(|y| uneven(y)).sum::<f64>() / luma.len() as f64;
-    let (mut second, mut first) = (0.0f64, 1e-6f64);
-    for w in luma.windows(3) {
-        for ((a, b), c) in w[0].iter().zip(&w[1]).zip(&w[2]) {
-            second += f64::from((c - 2.0 * b + a).abs());
-            first += f64::from((c - a).abs());
-        }
-    }
-    [appearance, spatial, second / first]
 }

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod extract;
+pub mod gate;
 pub mod hfv;
 pub mod logistic;
 pub mod metrics;

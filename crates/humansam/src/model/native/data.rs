@@ -10,8 +10,14 @@ use crate::class::Class;
 use crate::error::Result;
 use crate::generator::{self, Pool, Rendered, Spec, part};
 
-/// Side of the clips that training renders, pixels.
-const RENDERED: usize = 96;
+/// Sides of the clips that training renders, pixels: coarse and fine ones, for cameras differ.
+const RENDERED: [usize; 3] = [112, 144, 176];
+/// Frames a second, as videos of the usual rates have when they are thinned out to about [`RATE`](super::input::RATE).
+const RATES: [f64; 4] = [10.0, 12.0, 12.5, 15.0];
+/// Of so many training pairs, one shows a place with nobody in it, and the same place with a person.
+const EMPTY_EVERY: u64 = 12;
+/// Least severity in training: what can hardly be seen teaches little.
+const SEVERITY: f32 = 0.4;
 
 /// Seeds of training, of fitting the head, of calibration and of tests never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +48,17 @@ impl Split {
 /// What training renders as clip `index`: classes take turns, bodies, motions, places and operators are drawn from those that
 /// training may see.
 pub fn training_spec(split: Split, seed: u64, index: u64) -> Spec {
+    let mut rng = ChaCha8Rng::seed_from_u64(split.seed(seed, index) ^ 0xf1a7);
+    let side = RENDERED[rng.next_u32() as usize % RENDERED.len()];
+    let fps = RATES[rng.next_u32() as usize % RATES.len()];
     Spec {
+        fps: Some(fps),
         class: Class::ALL[(index % 4) as usize],
         actions: Pool::Seen,
         settings: Pool::Seen,
         operators: Pool::Seen,
-        width: RENDERED,
-        height: RENDERED,
+        width: side,
+        height: side,
         frames: FRAMES,
         supersample: 1,
         maps: true,
@@ -63,26 +73,36 @@ pub fn training_spec(split: Split, seed: u64, index: u64) -> Spec {
 /// When the generator refuses the specification.
 pub fn training_sample(seed: u64, index: u64) -> Result<Sample> {
     let pair = index / 2;
-    let forged = Spec {
-        class: Class::FORGED[(pair % 3) as usize],
-        ..training_spec(Split::Train, seed, pair)
-    };
-    let rendered = generator::sample(&if index.is_multiple_of(2) {
-        forged
-    } else {
-        forged.twin()
-    })?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(pair);
     let mut unit = || f64::from(rng.next_u32()) / f64::from(u32::MAX);
-    let (close, margin) = (unit() < 0.5, 0.02 + 0.13 * unit());
+    let (close, margin) = (unit() < 0.75, 0.02 + 0.13 * unit());
+    let forged = Spec {
+        class: Class::FORGED[(pair % 3) as usize],
+        severity: Some(SEVERITY + (1.0 - SEVERITY) * unit() as f32),
+        ..training_spec(Split::Train, seed, pair)
+    };
+    let first = index.is_multiple_of(2);
+    let empty = pair % EMPTY_EVERY == EMPTY_EVERY - 1;
+    let spec = match (first, empty) {
+        (true, false) => forged,
+        (true, true) => Spec {
+            nobody: true,
+            ..forged.twin()
+        },
+        (false, _) => forged.twin(),
+    };
+    let rendered = generator::sample(&spec)?;
     let region = match person(&rendered) {
         Some(bounds) if close => {
             Region::around(bounds, margin, rendered.clip.width, rendered.clip.height)
         }
         _ => Region::whole(&rendered.clip),
     };
-    Ok(sample(&rendered, region))
+    Ok(Sample {
+        nobody: spec.nobody,
+        ..sample(&rendered, region)
+    })
 }
 
 /// Box of the person over all frames, in shares of the picture: left, top, right, bottom.
@@ -144,6 +164,7 @@ pub fn sample(r: &Rendered, region: Region) -> Sample {
     Sample {
         input: Input::new(&r.clip, &moments, region),
         label: r.class,
+        nobody: false,
         active,
         mask,
         parts,
@@ -200,6 +221,8 @@ mod tests {
                 && real.mask.iter().all(|m| *m == 0)
                 && !real.active.contains(&true)
         );
+        let empty = training_sample(3, 2 * EMPTY_EVERY - 2).unwrap();
+        assert!(empty.nobody && !empty.parts.iter().any(|p| part::is_person(*p)));
         assert_eq!(training_sample(3, 2).unwrap().input, s.input);
         let differ = real
             .input

@@ -7,6 +7,8 @@ use std::path::Path;
 use candle_core::{Device, Tensor, Var};
 
 use super::network::{DEPTH_WIDTH, VIDEO_WIDTH};
+use super::part_paths;
+use super::window_priors::{self, WindowPriors};
 use crate::class::Class;
 use crate::error::{HumansamError, Result};
 use crate::model::evaluate::logistic::Scaler;
@@ -14,15 +16,17 @@ use crate::model::evaluate::metrics::CLASSES;
 use crate::model::evaluate::statistics;
 use crate::model::fusion::{AffineHead, Fusion, FusionConfig, FusionMode};
 use crate::model::optimiser::{AdamW, Variables, gradients};
-use crate::model::rce::{self, PriorScores};
+use crate::model::rce;
 use crate::model::weights::{Layout, Weights};
 
-/// Numbers that are computed without weights and join the video branch's feature: three prior scores, D3 and trajectory.
-pub const EXTRA: usize = 3 + statistics::D3 + statistics::TRAJECTORY;
+/// Numbers that are computed without further weights and join the video branch's feature: priors, D3 and trajectory, the parts'
+/// paths.
+pub const EXTRA: usize =
+    window_priors::NUMBERS + statistics::D3 + statistics::TRAJECTORY + part_paths::NUMBERS;
 /// Width of the joint feature with gated fusion.
 const JOINT: usize = 24;
 /// Most full-batch steps of a fit.
-const STEPS: usize = 200;
+const STEPS: usize = 600;
 /// Steps between looks at the clips kept back.
 const LOOK_EVERY: usize = 5;
 /// Rate of a fit; constant, so that the best number of steps found on a part holds for the whole.
@@ -85,14 +89,7 @@ impl Head {
         confidences: &[f64],
         seed: u64,
     ) -> Result<Self> {
-        if clips.is_empty() || clips.len() != labels.len() || clips.len() != confidences.len() {
-            return Err(HumansamError::Argument(format!(
-                "a head cannot be fitted to {} clips with {} labels and {} confidences",
-                clips.len(),
-                labels.len(),
-                confidences.len()
-            )));
-        }
+        check(clips, labels, confidences)?;
         let config = config(mode);
         let part = |kept: &dyn Fn(usize) -> bool| -> Vec<usize> {
             (0..clips.len()).filter(|i| kept(*i)).collect()
@@ -110,12 +107,21 @@ impl Head {
                 &most,
                 Some(&fifth),
                 STEPS,
-                seed,
+                Start::Seed(seed),
             )?;
             best
         };
         let all = part(&|_| true);
-        let (head, _) = descend(config, clips, labels, confidences, &all, None, steps, seed)?;
+        let (head, _) = descend(
+            config,
+            clips,
+            labels,
+            confidences,
+            &all,
+            None,
+            steps,
+            Start::Seed(seed),
+        )?;
         Ok(head)
     }
 
@@ -186,6 +192,58 @@ impl Head {
     }
 }
 
+/// Where a fit begins.
+enum Start<'a> {
+    /// At random values, with a scaler fitted to the clips.
+    Seed(u64),
+    /// At a head, with its scaler.
+    Head(&'a Head),
+}
+
+/// Variables to start from: even gates and a head that knows nothing yet.
+fn blank(config: FusionConfig, seed: u64) -> Result<Variables> {
+    Weights::synthetic(&config.layout(), seed)?
+        .tensors()
+        .iter()
+        .map(|(n, t)| {
+            let t = match n.as_str() {
+                "gate" => t.zeros_like()?,
+                "alpha" => (t.zeros_like()? + 0.5)?,
+                "head.weight" | "head.bias" => (t * 0.1)?,
+                _ => t.clone(),
+            };
+            Ok((n.clone(), Var::from_tensor(&t)?))
+        })
+        .collect()
+}
+
+/// `steps` full-batch steps from `head` on these clips.
+pub(super) fn tune(
+    head: &Head,
+    clips: &[&Features],
+    labels: &[Class],
+    confidences: &[f64],
+    steps: usize,
+) -> Result<Head> {
+    check(clips, labels, confidences)?;
+    let all: Vec<usize> = (0..clips.len()).collect();
+    let config = *head.fusion.config();
+    let start = Start::Head(head);
+    Ok(descend(config, clips, labels, confidences, &all, None, steps, start)?.0)
+}
+
+fn check(clips: &[&Features], labels: &[Class], confidences: &[f64]) -> Result<()> {
+    if clips.is_empty() || clips.len() != labels.len() || clips.len() != confidences.len() {
+        return Err(HumansamError::Argument(format!(
+            "a head cannot be fitted to {} clips with {} labels and {} confidences",
+            clips.len(),
+            labels.len(),
+            confidences.len()
+        )));
+    }
+    Ok(())
+}
+
 /// Fits to the clips `on`; returns the head after `steps` and the number of steps at which the loss of the clips `watched` was
 /// least.
 #[allow(clippy::too_many_arguments)]
@@ -197,10 +255,23 @@ fn descend(
     on: &[usize],
     watched: Option<&[usize]>,
     steps: usize,
-    seed: u64,
+    start: Start<'_>,
 ) -> Result<(Head, usize)> {
-    let rows: Vec<Vec<f32>> = on.iter().map(|&i| clips[i].joined()).collect();
-    let scaler = Scaler::fit(&rows);
+    let (scaler, variables) = match start {
+        Start::Seed(seed) => {
+            let rows: Vec<Vec<f32>> = on.iter().map(|&i| clips[i].joined()).collect();
+            (Scaler::fit(&rows), blank(config, seed)?)
+        }
+        Start::Head(head) => {
+            let variables = head
+                .fusion
+                .tensors()
+                .iter()
+                .map(|(n, t)| Ok((n.clone(), Var::from_tensor(t)?)))
+                .collect::<Result<_>>()?;
+            (head.scaler.clone(), variables)
+        }
+    };
     // Features of both branches, labels and confidences of some clips.
     let gather = |of: &[usize]| -> Result<(Tensor, Tensor, Vec<usize>, Vec<f64>)> {
         let data: Vec<f32> = of
@@ -218,21 +289,6 @@ fn descend(
     };
     let (v, d, l, c) = gather(on)?;
     let held = watched.map(gather).transpose()?;
-    let start = Weights::synthetic(&config.layout(), seed)?;
-    let variables: Variables = start
-        .tensors()
-        .iter()
-        .map(|(n, t)| {
-            // Even gates and a head that knows nothing yet.
-            let t = match n.as_str() {
-                "gate" => t.zeros_like()?,
-                "alpha" => (t.zeros_like()? + 0.5)?,
-                "head.weight" | "head.bias" => (t * 0.1)?,
-                _ => t.clone(),
-            };
-            Ok((n.clone(), Var::from_tensor(&t)?))
-        })
-        .collect::<Result<_>>()?;
     let tensors = |vars: &Variables| -> HashMap<String, Tensor> {
         vars.iter()
             .map(|(n, v)| (n.clone(), v.as_tensor().clone()))
@@ -264,13 +320,9 @@ fn descend(
     ))
 }
 
-/// The numbers that join the video branch's feature: logarithms of the priors, then [`statistics::all`].
-pub fn extra(priors: &PriorScores, statistics: Vec<f32>) -> Vec<f32> {
-    priors
-        .iter()
-        .map(|p| (p.max(0.0) + 1e-3).ln() as f32)
-        .chain(statistics)
-        .collect()
+/// The numbers that join the video branch's feature: [`WindowPriors::numbers`], then [`statistics::all`].
+pub fn extra(priors: &WindowPriors, statistics: Vec<f32>) -> Vec<f32> {
+    priors.numbers.iter().copied().chain(statistics).collect()
 }
 
 #[cfg(test)]

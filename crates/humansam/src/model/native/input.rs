@@ -6,6 +6,7 @@ use candle_core::{Device, Tensor};
 use super::network::{CHANNELS, FRAMES, SIDE};
 use crate::clip::{Clip, Frame};
 use crate::error::Result;
+use crate::video::thinning;
 
 /// A rectangle of pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -59,9 +60,13 @@ pub fn moments(from: usize, to: usize) -> [usize; FRAMES] {
     std::array::from_fn(|i| from + ((i as f64 + 0.5) * length / FRAMES as f64) as usize)
 }
 
-/// Frames to the neighbours that the network sees, about a twenty-fourth of a second.
+/// Moments a second that the network is made for; faster videos are thinned out by a whole number.
+pub const RATE: f64 = 13.5;
+
+/// Frames from a moment to the next, and to the neighbours that the network sees: about a thirteenth of a second, 10 to 20 moments
+/// a second at the usual rates.
 pub fn neighbour(fps: f64) -> usize {
-    ((fps / 24.0).round() as usize).max(1)
+    thinning(fps, RATE)
 }
 
 /// What the network is given, in bytes: `[FRAMES, SIDE, SIDE, CHANNELS]`.
@@ -160,12 +165,12 @@ mod tests {
         assert_eq!(moments(4, 5), [4; FRAMES]);
         assert_eq!(
             (neighbour(8.0), neighbour(25.0), neighbour(60.0)),
-            (1, 1, 3)
+            (1, 2, 4)
         );
         let frames = (0..20)
             .map(|t| Frame::new(10, 8, [t as u8, 2 * t as u8, 100].repeat(80)).unwrap())
             .collect();
-        let clip = Clip::new(24.0, frames).unwrap();
+        let clip = Clip::new(15.0, frames).unwrap();
         let input = Input::new(&clip, &moments(0, 20), Region::whole(&clip));
         assert_eq!(input.pixels.len(), FRAMES * SIDE * SIDE * CHANNELS);
         // The sixth moment is frame 6; its neighbours are 5 and 7.

@@ -1,9 +1,11 @@
 //! What the native network is taught by.
 //!
 //! ```text
-//! L = RCE(class) + 0.5 · BCE(time line) + 0.5 · BCE(heat map, places with an anomaly count 4 times)
+//! L = RCE(class) + BCE(time line, moments with an anomaly count twice) + 0.5 · BCE(heat map, places with an anomaly count 4 times)
 //!     + 0.5 · CE(parts, background counts 0.3) + 0.5 · |inverse depth|
 //! ```
+//!
+//! Clips with nobody in them teach no class.
 //!
 //! Class, span of time, place, parts and depth all come from the generator.
 
@@ -22,6 +24,8 @@ pub struct Sample {
     pub input: Input,
     /// The class.
     pub label: Class,
+    /// Whether there is nobody in the picture.
+    pub nobody: bool,
     /// Whether the anomaly is on at each moment.
     pub active: [bool; FRAMES],
     /// Share of each heat cell that the anomaly covers, `[FRAMES, HEAT_SIDE²]`, 255 for all.
@@ -60,7 +64,14 @@ pub fn loss(
     let n = batch.len();
     let device = Device::Cpu;
     let labels: Vec<usize> = batch.iter().map(|s| s.label.label()).collect();
-    let class = rce::loss(logits, &labels, confidences)?;
+    // A weight ln(c + e) of 0 leaves a clip out.
+    let silent = 1.0 - std::f64::consts::E;
+    let confidences: Vec<f64> = confidences
+        .iter()
+        .zip(batch)
+        .map(|(c, s)| if s.nobody { silent } else { *c })
+        .collect();
+    let class = rce::loss(logits, &labels, &confidences)?;
 
     let mut line = vec![0f32; n * FRAMES * KINDS];
     let cells = HEAT_SIDE * HEAT_SIDE;
@@ -85,7 +96,9 @@ pub fn loss(
         }
     }
     let line = Tensor::from_vec(line, (n, FRAMES, KINDS), &device)?;
-    let timeline = binary_cross_entropy(&out.timeline, &line)?.mean_all()?;
+    let timeline = binary_cross_entropy(&out.timeline, &line)?
+        .mul(&(&line + 1.0)?)?
+        .mean_all()?;
     let heat = Tensor::from_vec(heat, (n * FRAMES, cells, KINDS), &device)?;
     let weight = ((&heat * 3.0)? + 1.0)?;
     let place = (binary_cross_entropy(&out.heat, &heat)?
@@ -126,7 +139,7 @@ pub fn loss(
         value(&depth)?,
     ];
     let half = |t: Tensor| t * 0.5;
-    let total = ((((class + half(timeline)?)? + half(place)?)? + half(body)?)? + half(depth)?)?;
+    let total = ((((class + timeline)? + half(place)?)? + half(body)?)? + half(depth)?)?;
     Ok(Losses {
         total,
         parts: values,

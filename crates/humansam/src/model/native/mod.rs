@@ -9,8 +9,11 @@ pub mod head;
 pub mod input;
 pub mod loss;
 pub mod network;
+pub mod part_paths;
+pub mod rounds;
 pub mod train;
 pub mod verdict;
+pub mod window_priors;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,13 +25,14 @@ use super::calibration::Calibration;
 use super::evaluate::metrics::CLASSES;
 use super::evaluate::statistics;
 use super::fusion::AffineHead;
-use super::rce::PriorScores;
 use super::weights::{Layout, Weights, read_tensors};
+use crate::clip::Clip;
 use crate::error::{HumansamError, Result};
 
 use head::{Features, Head};
-use input::Input;
+use input::{Input, Region};
 use network::Network;
+use window_priors::WindowPriors;
 
 pub use network::{FRAMES, HEAT_SIDE, KINDS, PARTS, PARTS_SIDE, SIDE};
 
@@ -39,6 +43,8 @@ pub struct Card {
     pub name: String,
     /// How it was trained.
     pub training: train::TrainConfig,
+    /// Steps of that schedule that were done.
+    pub steps: usize,
     /// Clips that fusion and head were fitted on.
     pub head_clips: usize,
     /// Clips that probabilities were calibrated on.
@@ -62,6 +68,8 @@ pub struct NativeModel {
 pub struct Window {
     /// What fusion sees.
     pub features: Features,
+    /// The priors among them.
+    pub priors: WindowPriors,
     /// Probability per frame and kind that something is wrong, `[FRAMES][KINDS]`.
     pub timeline: Vec<[f32; KINDS]>,
     /// The same per frame and place, `[FRAMES][HEAT_SIDE²][KINDS]`.
@@ -70,35 +78,43 @@ pub struct Window {
     pub parts: Vec<u8>,
 }
 
-/// Runs the branches on a window.
+/// Likeliest part per frame and place of a window, as in [`Window::parts`].
 ///
 /// # Errors
 /// When tensor arithmetic fails.
-pub fn look(network: &Network, input: &Input, priors: &PriorScores) -> Result<Window> {
+pub fn parts(network: &Network, input: &Input) -> Result<Vec<u8>> {
+    likeliest(&network.forward(&input::tensor(&[input])?)?.parts)
+}
+
+fn likeliest(parts: &Tensor) -> Result<Vec<u8>> {
+    let best = parts.argmax(2)?.flatten_all()?.to_vec1::<u32>()?;
+    Ok(best.into_iter().map(|p| p as u8).collect())
+}
+
+/// Runs the branches on a window, of which `priors` were measured.
+///
+/// # Errors
+/// When tensor arithmetic fails.
+pub fn look(network: &Network, input: &Input, priors: WindowPriors) -> Result<Window> {
     let out = network.forward(&input::tensor(&[input])?)?;
     let numbers = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1::<f32>()?) };
     let sigmoid = |v: f32| 1.0 / (1.0 + (-v).exp());
     let line: Vec<f32> = numbers(&out.timeline)?.into_iter().map(sigmoid).collect();
     let mut video = numbers(&out.video)?;
-    video.extend(head::extra(priors, statistics::all(input)));
+    video.extend(head::extra(&priors, statistics::all(input)));
+    video.extend(part_paths::numbers(&numbers(&out.described)?));
     Ok(Window {
         features: Features {
             video,
             depth: numbers(&out.depth)?,
         },
+        priors,
         timeline: line
             .chunks_exact(KINDS)
             .map(|c| std::array::from_fn(|k| c[k]))
             .collect(),
         heat: numbers(&out.heat)?.into_iter().map(sigmoid).collect(),
-        parts: out
-            .parts
-            .argmax(2)?
-            .flatten_all()?
-            .to_vec1::<u32>()?
-            .into_iter()
-            .map(|p| p as u8)
-            .collect(),
+        parts: likeliest(&out.parts)?,
     })
 }
 
@@ -131,12 +147,13 @@ impl NativeModel {
         &self.affine
     }
 
-    /// Runs the branches on a window.
+    /// Runs the branches on the window of a clip at these moments.
     ///
     /// # Errors
     /// When tensor arithmetic fails.
-    pub fn look(&self, input: &Input, priors: &PriorScores) -> Result<Window> {
-        look(&self.network, input, priors)
+    pub fn look(&self, clip: &Clip, moments: &[usize; FRAMES], region: Region) -> Result<Window> {
+        let priors = WindowPriors::measure(clip, moments, region)?;
+        look(&self.network, &Input::new(clip, moments, region), priors)
     }
 
     /// Logits of the four classes, in label order.

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!                        ┌─ appearance-motion: 3 convolutions ─ pooled ─────────────────────────────────── over time ─ v ─┐
-//! frames 64² ─ stem 16² ─┤                                │ 8²                                                          ├─ fusion
-//!                        └─ structure: 3 convolutions ─ parts and depth 16² ─ a description of each part ─ over time ─ d ─┘
-//!                                                         │ 8²
-//!                          heat map per kind of anomaly 8²; time line per kind from both branches' features
+//! frames 96² ─ stem 24² ─┤                                │ 12²                                                         ├─ fusion
+//!                        └─ structure: 3 convolutions ─ parts and depth 24² ─ a description of each part ─ over time ─ d ─┘
+//!                                                         │ 12²
+//!                          heat map per kind of anomaly 12²; time line per kind from both branches' features
 //!
 //! A pixel is R, G, B and the change of luma from the frame before and to the frame after; the stem, two convolutions, serves
 //! both branches.
@@ -27,7 +27,7 @@ use crate::model::weights::Layout;
 /// Frames the network looks at.
 pub const FRAMES: usize = 16;
 /// Side of a frame, pixels.
-pub const SIDE: usize = 64;
+pub const SIDE: usize = 96;
 /// Side of the part and depth maps.
 pub const PARTS_SIDE: usize = SIDE / 4;
 /// Side of the heat maps.
@@ -39,15 +39,16 @@ pub const PARTS: usize = 17;
 pub const KINDS: usize = 3;
 /// Channels of an input pixel: R, G, B, and the luma of the frames before and after less its own.
 pub const CHANNELS: usize = 5;
-/// Width of each branch's feature: mean and maximum over time of 64 numbers, of the video branch also the heat maps' peaks.
-pub const VIDEO_WIDTH: usize = 2 * TIME + KINDS;
+/// Width of each branch's feature: mean and maximum over time of 64 numbers, of the video branch also the peaks of the heat maps,
+/// and peak and mean of the time line.
+pub const VIDEO_WIDTH: usize = 2 * TIME + 3 * KINDS;
 /// Width of the structure branch's feature.
 pub const DEPTH_WIDTH: usize = 2 * TIME;
 
 /// Width of the temporal layers.
 const TIME: usize = 64;
 /// Numbers that describe a part: x, y, spread, depth, R, G, B, change before, change after, area.
-const DESCRIPTION: usize = 10;
+pub const DESCRIPTION: usize = 10;
 /// Dilations of the temporal layers.
 const DILATIONS: [isize; 3] = [1, 2, 4];
 
@@ -110,6 +111,8 @@ pub struct Output {
     pub video: Tensor,
     /// The structure branch's feature, `[B, DEPTH_WIDTH]`.
     pub depth: Tensor,
+    /// Description of each part, `[B, FRAMES, PARTS · DESCRIPTION]`.
+    pub described: Tensor,
     /// Logits per frame and kind of anomaly, `[B, FRAMES, KINDS]`.
     pub timeline: Tensor,
     /// Logits per frame, place and kind, `[B · FRAMES, HEAT_SIDE², KINDS]`.
@@ -233,8 +236,17 @@ impl Network {
         let whole =
             |x: &Tensor| -> Result<Tensor> { Ok(Tensor::cat(&[x.mean(1)?, x.max(1)?], 1)?) };
         Ok(Output {
-            video: Tensor::cat(&[whole(&motion)?, (peaks * 0.3)?], 1)?,
+            video: Tensor::cat(
+                &[
+                    whole(&motion)?,
+                    (peaks * 0.3)?,
+                    timeline.max(1)?,
+                    timeline.mean(1)?,
+                ],
+                1,
+            )?,
             depth: whole(&structure)?,
+            described,
             timeline,
             heat,
             parts,

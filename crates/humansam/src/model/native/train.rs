@@ -54,10 +54,10 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             seed: 1,
-            steps: 2000,
-            batch: 8,
-            fresh: 2,
-            pool: 800,
+            steps: 700,
+            batch: 16,
+            fresh: 4,
+            pool: 1200,
             rate: 2e-3,
             warmup: 50,
             weight_decay: 0.02,
@@ -461,6 +461,7 @@ mod tests {
         }
         Sample {
             input: input::Input { pixels },
+            nobody: false,
             label: if forged { Class::Spatial } else { Class::Real },
             active: [forged; FRAMES],
             mask: vec![if forged { 255 } else { 0 }; FRAMES * HEAT_SIDE * HEAT_SIDE],

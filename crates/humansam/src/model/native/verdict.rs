@@ -1,19 +1,18 @@
 //! From a whole video to an answer: where the person is, windows of sixteen moments, and what they say together.
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::head::Features;
-use super::input::{Input, Region};
+use super::input::{Input, Region, neighbour};
 use super::network::{FRAMES, HEAT_SIDE, KINDS, PARTS_SIDE};
-use super::{NativeModel, Window};
+use super::{NativeModel, Window, parts};
 use crate::class::Class;
 use crate::clip::Clip;
 use crate::error::Result;
 use crate::model::evaluate::metrics::CLASSES;
 use crate::model::rce::PriorScores;
 
-/// Moments a second that windows are made of; faster videos are thinned out.
-const RATE: f64 = 15.0;
 /// Shortest side of a picture, pixels.
 const SMALLEST: usize = 48;
 /// Fewest frames.
@@ -22,10 +21,8 @@ const FEWEST: usize = 8;
 const PRESENT: f64 = 0.02;
 /// Most windows of a video; longer ones are looked at in places spread evenly.
 const MOST_WINDOWS: usize = 24;
-/// Probability from which a moment or a place counts as wrong.
-pub const WRONG: f32 = 0.5;
-/// The part that heads have.
-const HEAD_PART: u8 = 2;
+/// Trunk, head, hair: one of them must be seen.
+const CORE: std::ops::RangeInclusive<u8> = 1..=3;
 
 /// Why there is no verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -110,7 +107,7 @@ pub struct Inspection {
 
 /// Frames of the windows of a video: sixteen each, about a second long, the last one ending with the video.
 pub fn windows(frames: usize, fps: f64) -> Vec<[usize; FRAMES]> {
-    let step = ((fps / RATE).round() as usize).max(1);
+    let step = neighbour(fps);
     let length = step * FRAMES;
     if frames <= length {
         let last = frames.saturating_sub(1);
@@ -196,11 +193,11 @@ impl NativeModel {
                 height: side,
             };
             let input = Input::new(clip, &moments, tile);
-            let window = self.look(&input, &[0.0; KINDS])?;
-            let Some((b, share)) = person(&window.parts) else {
+            let parts = parts(self.network(), &input)?;
+            let Some((b, share)) = person(&parts) else {
                 continue;
             };
-            if share < PRESENT || !window.parts.contains(&HEAD_PART) {
+            if share < PRESENT || !parts.iter().any(|p| CORE.contains(p)) {
                 continue;
             }
             best = best.max(share);
@@ -221,15 +218,11 @@ impl NativeModel {
         Ok(found.map(|b| Region::around(b, 0.08, w, h)))
     }
 
-    /// Judges a video. `priors` computes the prior scores of the frames of a window.
+    /// Judges a video.
     ///
     /// # Errors
-    /// When tensor arithmetic or `priors` fails.
-    pub fn inspect(
-        &self,
-        clip: &Clip,
-        priors: impl Fn(&Clip, &[usize; FRAMES]) -> Result<PriorScores>,
-    ) -> Result<Inspection> {
+    /// When tensor arithmetic fails.
+    pub fn inspect(&self, clip: &Clip) -> Result<Inspection> {
         let refuse = |why| {
             let third = 1.0 / CLASSES as f64;
             Inspection {
@@ -255,11 +248,14 @@ impl NativeModel {
         let mut inspection = refuse(NotApplicable::NoHuman);
         inspection.region = region;
         let mut logits = Vec::new();
-        for (w, moments) in windows(clip.frames.len(), clip.fps).iter().enumerate() {
-            let scores = priors(clip, moments)?;
-            let window = self.look(&Input::new(clip, moments, region), &scores)?;
+        let windows = windows(clip.frames.len(), clip.fps);
+        let seen = windows
+            .par_iter()
+            .map(|moments| self.look(clip, moments, region))
+            .collect::<Result<Vec<_>>>()?;
+        for (w, (moments, window)) in windows.iter().zip(seen).enumerate() {
             logits.push(self.logits(&window.features)?);
-            inspection.priors.push(scores);
+            inspection.priors.push(window.priors.scores);
             push_moments(&mut inspection.timeline, &window, moments, clip.fps, w);
             inspection.features.push(window.features);
         }
@@ -356,8 +352,9 @@ mod tests {
             }
         }
         let (b, share) = person(&maps).unwrap();
-        assert_eq!(b, [6.0 / 16.0, 4.0 / 16.0, 9.0 / 16.0, 12.0 / 16.0]);
-        assert!((share - 24.0 / 256.0).abs() < 1e-9);
+        let n = PARTS_SIDE as f64;
+        assert_eq!(b, [6.0 / n, 4.0 / n, 9.0 / n, 12.0 / n]);
+        assert!((share - 24.0 / (n * n)).abs() < 1e-9);
         assert!(person(&vec![0u8; 256]).is_none());
     }
 }

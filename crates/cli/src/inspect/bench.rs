@@ -1,0 +1,179 @@
+//! `tacit inspect bench`: the native model, its ablations and baselines on generated video, or on the HFV data set; speed.
+
+use serde_json::json;
+use tacit_humansam::model::evaluate::bench::{Bench, Plan, run as run_bench};
+use tacit_humansam::model::evaluate::hfv;
+use tacit_humansam::model::evaluate::metrics::Scored;
+use tacit_humansam::model::native::NativeModel;
+use tacit_humansam::video::{self, Pace, Wanted};
+use tacit_humansam::{Clip, HumansamError};
+
+use super::look::{open_model, wanted};
+use super::model_args::BenchArgs;
+use super::{failure, speed};
+use crate::args::Global;
+use crate::exit::Outcome;
+use crate::interrupt;
+use crate::output::{Table, print_json};
+use crate::progress::Display;
+
+/// Compresses with ffmpeg and reads back.
+fn encode(clip: &Clip, crf: u8) -> Result<Clip, HumansamError> {
+    let folder = tempfile::tempdir().map_err(HumansamError::io("create", std::env::temp_dir()))?;
+    let path = folder.path().join("clip.mp4");
+    video::write_mp4(&path, clip, crf)?;
+    let all = Wanted {
+        pace: Pace::All,
+        ..Wanted::default()
+    };
+    Ok(video::read(&path, &all)?.clip)
+}
+
+/// Runs the command.
+pub fn run(args: &BenchArgs, global: &Global) -> Outcome {
+    let model = open_model(args.model.as_deref())?;
+    if args.speed {
+        return speed::run(&model, args.paper_size, global);
+    }
+    if let Some(folder) = &args.hfv {
+        return on_hfv(&model, folder, global);
+    }
+    let plan = Plan {
+        seed: args.seed,
+        fit: model.card.head_clips,
+        test: args.clips,
+        treated: args.robustness,
+    };
+    let clips = plan.fit + 3 * plan.test + 6 * plan.treated;
+    let bar = Display::pick(global.json).pieces("rendering and judging", clips as u64);
+    let result = run_bench(&model, plan, &encode, &|| bar.inc(1)).map_err(failure)?;
+    bar.finish_and_clear();
+    if global.json {
+        return print_json(&result);
+    }
+    print(&result);
+    Ok(())
+}
+
+fn print(b: &Bench) {
+    println!(
+        "On generated video; {} clips a test, 95 % bootstrap intervals, per cent.",
+        b.plan.test
+    );
+    for (title, seen) in [
+        ("operators seen in training", true),
+        ("operator families never seen", false),
+    ] {
+        println!("\n{title}; bodies, motions and places never seen");
+        let mut t = Table::new(&[
+            "classifier",
+            "accuracy",
+            "macro-F1",
+            "AUC",
+            "forged/real AUC",
+            "TPR at 1 % FPR",
+            "ECE",
+        ]);
+        for r in &b.rows {
+            let m = if seen { &r.seen } else { &r.unseen };
+            t.row(vec![
+                r.name.clone(),
+                m.accuracy.to_string(),
+                m.macro_f1.to_string(),
+                m.auc.to_string(),
+                m.binary_auc.to_string(),
+                format!("{:.1}", 100.0 * m.tpr_at_1_fpr),
+                format!("{:.1}", 100.0 * m.calibration_error),
+            ]);
+        }
+        print!("{}", t.render());
+        let l = if seen {
+            &b.localisation_seen
+        } else {
+            &b.localisation_unseen
+        };
+        println!(
+            "temporal IoU {:.2} (all frames: {:.2}); pointing game {:.2} (at random: {:.2}); {} forged clips",
+            l.temporal_iou, l.temporal_iou_of_all_frames, l.pointing, l.pointing_at_random, l.clips
+        );
+    }
+    println!(
+        "\nanswered {:.0} % of both tests, of those right {:.0} %",
+        100.0 * b.abstention.answered,
+        100.0 * b.abstention.right
+    );
+    println!(
+        "persons found in {:.0} % of {} clips with one; {:.0} % of {} empty places refused as not applicable",
+        100.0 * b.gate.found,
+        b.gate.clips,
+        100.0 * b.gate.refused,
+        b.gate.clips
+    );
+    let mut t = Table::new(&["class / family", "right", "clips"]);
+    for (family, right, clips) in &b.families {
+        t.row(vec![
+            family.clone(),
+            format!("{:.0} %", 100.0 * right),
+            clips.to_string(),
+        ]);
+    }
+    print!("\n{}", t.render());
+    if !b.treated.is_empty() {
+        let mut t = Table::new(&["treatment", "accuracy", "AUC", "clips"]);
+        for r in &b.treated {
+            t.row(vec![
+                r.treatment.clone(),
+                format!("{:.1}", 100.0 * r.accuracy),
+                format!("{:.1}", 100.0 * r.auc),
+                r.clips.to_string(),
+            ]);
+        }
+        print!("\n{}", t.render());
+    }
+}
+
+fn on_hfv(model: &NativeModel, folder: &std::path::Path, global: &Global) -> Outcome {
+    let folders = hfv::read(folder).map_err(failure)?;
+    let total: usize = folders.iter().map(|f| f.entries.len()).sum();
+    let bar = Display::pick(global.json).pieces("judging", total as u64);
+    let mut scored = Vec::new();
+    for f in &folders {
+        let mut column = Vec::new();
+        for e in &f.entries {
+            interrupt::check()?;
+            let decoded = video::read(&e.path, &wanted(20.0)).map_err(failure)?;
+            let seen = model.inspect(&decoded.clip).map_err(failure)?;
+            column.push(Scored {
+                probabilities: seen.classes,
+                label: e.label,
+            });
+            bar.inc(1);
+        }
+        scored.push((f.name.clone(), column));
+    }
+    bar.finish_and_clear();
+    let columns = hfv::columns(&scored);
+    if global.json {
+        return print_json(&json!({ "model": model.card.name, "columns": columns }));
+    }
+    let mut t = Table::new(&[
+        "generator",
+        "clips",
+        "4 classes ACC",
+        "AUC",
+        "2 classes ACC",
+        "AUC",
+    ]);
+    for c in &columns {
+        t.row(vec![
+            c.generator.clone(),
+            c.clips.to_string(),
+            format!("{:.1}", c.accuracy_4),
+            format!("{:.1}", c.auc_4),
+            format!("{:.1}", c.accuracy_2),
+            format!("{:.1}", c.auc_2),
+        ]);
+    }
+    print!("{}", t.render());
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Flags of `tacit inspect VIDEO…`, `train` and `bench`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// `tacit inspect VIDEO…`
+#[derive(Debug, Args)]
+pub struct LookArgs {
+    /// Videos, GIFs, Y4M files, folders of pictures, or folders of videos
+    pub videos: Vec<PathBuf>,
+    /// Model folder [default: the shipped model]
+    #[arg(short, long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Where the HTML pages go: a folder, or for a single video a file that ends in .html [default: inspect-report]
+    #[arg(long, value_name = "PATH")]
+    pub report: Option<PathBuf>,
+    /// Write no HTML pages
+    #[arg(long, conflicts_with = "report")]
+    pub no_report: bool,
+    /// Look at no more than this of each video
+    #[arg(long, default_value_t = 20.0, value_name = "SECONDS")]
+    pub seconds: f64,
+    /// Keep looking into this folder, and judge what appears there
+    #[arg(long, value_name = "DIR", conflicts_with = "videos")]
+    pub watch: Option<PathBuf>,
+    /// Evaluate fusion and head on encrypted features, as a server would that must not see them
+    #[arg(long)]
+    pub encrypted: bool,
+}
+
+/// `tacit inspect train`
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Folder for checkpoint and model
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Seed of initial values, clips and batches
+    #[arg(long, default_value_t = 1, value_name = "SEED")]
+    pub seed: u64,
+    /// Steps of the schedule
+    #[arg(long, default_value_t = 700, value_name = "N")]
+    pub steps: usize,
+    /// Take the branches as they are after this many steps of the schedule [default: all]
+    #[arg(long, value_name = "N")]
+    pub stop: Option<usize>,
+    /// Clips of a step, in pairs
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    pub batch: usize,
+    /// Largest learning rate
+    #[arg(long, default_value_t = 2e-3, value_name = "RATE")]
+    pub lr: f64,
+    /// Clips that fusion and head are fitted on
+    #[arg(long, default_value_t = 1200, value_name = "N")]
+    pub head_clips: usize,
+    /// Clips that probabilities are calibrated on
+    #[arg(long, default_value_t = 240, value_name = "N")]
+    pub calibration_clips: usize,
+    /// Continue from the checkpoint in the folder
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// `tacit inspect bench`
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Model folder [default: the shipped model]
+    #[arg(short, long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Seed of the clips
+    #[arg(long, default_value_t = 1, value_name = "SEED")]
+    pub seed: u64,
+    /// Clips of each of the two tests
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    pub clips: usize,
+    /// Clips under each treatment of the robustness grid (needs ffmpeg); 0 leaves it out
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub robustness: usize,
+    /// Judge the HFV data set in this folder instead: eval_data/<generator>/{*.mp4,test_4.csv}
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["seed", "clips", "robustness", "speed"])]
+    pub hfv: Option<PathBuf>,
+    /// Measure speed instead: the native model on a 5 s clip of 1280x720, and backbones of published size with made-up weights
+    #[arg(long, conflicts_with_all = ["seed", "clips", "robustness"])]
+    pub speed: bool,
+    /// With --speed, the network of the paper's size as well (some 3 GB of memory, minutes)
+    #[arg(long, requires = "speed")]
+    pub paper_size: bool,
+}
+
+/// `tacit inspect head`
+#[derive(Debug, Args)]
+#[group(id = "task", required = true, args = ["export", "average"])]
+pub struct HeadArgs {
+    /// Model folder [default: the shipped model]
+    #[arg(short, long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Write fusion and head as named tensors
+    #[arg(long, value_name = "FILE")]
+    pub export: Option<PathBuf>,
+    /// Take in the average of these heads, each weighted by its number of clips
+    #[arg(long, value_name = "FILE[=WEIGHT]", num_args = 1.., value_parser = weighted, requires = "out")]
+    pub average: Vec<Weighted>,
+    /// Folder of the model with the average
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// A file and its weight in an average.
+#[derive(Clone, Debug)]
+pub struct Weighted {
+    /// The file.
+    pub file: PathBuf,
+    /// Above 0.
+    pub weight: f64,
+}
+
+fn weighted(text: &str) -> Result<Weighted, String> {
+    let (file, weight) = match text.rsplit_once('=') {
+        Some((f, w)) => (
+            f,
+            w.parse().ok().filter(|w: &f64| w.is_finite() && *w > 0.0),
+        ),
+        None => (text, Some(1.0)),
+    };
+    Ok(Weighted {
+        file: file.into(),
+        weight: weight.ok_or("FILE or FILE=WEIGHT with a weight above 0")?,
+    })
+}
