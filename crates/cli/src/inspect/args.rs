@@ -53,7 +53,7 @@ Examples:
     /// Train the native model from nothing on generated video
     #[command(after_help = "\
 Example:
-  tacit inspect train --seed 1 --steps 700 --head-clips 1200 --calibration-clips 240 --out runs/native")]
+  tacit inspect train --seed 1 --steps 700 --stop 400 --out runs/native")]
     Train(TrainArgs),
     /// The native model, its ablations and baselines on generated video
     #[command(after_help = "\

@@ -51,7 +51,7 @@ pub struct TrainArgs {
     #[arg(long, default_value_t = 2e-3, value_name = "RATE")]
     pub lr: f64,
     /// Clips that fusion and head are fitted on
-    #[arg(long, default_value_t = 1200, value_name = "N")]
+    #[arg(long, default_value_t = 800, value_name = "N")]
     pub head_clips: usize,
     /// Clips that probabilities are calibrated on
     #[arg(long, default_value_t = 240, value_name = "N")]
