@@ -76,7 +76,7 @@ pub struct BenchArgs {
     /// Clips under each treatment of the robustness grid (needs ffmpeg); 0 leaves it out
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub robustness: usize,
-    /// Judge the HFV data set in this folder instead: eval_data/<generator>/{*.mp4,test_4.csv}
+    /// Judge the HFV data set in this folder instead: `eval_data/GENERATOR/{*.mp4,test_4.csv}`
     #[arg(long, value_name = "DIR", conflicts_with_all = ["seed", "clips", "robustness", "speed"])]
     pub hfv: Option<PathBuf>,
     /// Measure speed instead: the native model on a 5 s clip of 1280x720, and backbones of published size with made-up weights

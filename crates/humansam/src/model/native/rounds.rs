@@ -1,7 +1,7 @@
 //! The head in a federation: fusion and head as an ordered list of named values, and a round of local training that starts from it.
 //!
 //! Videos, features and the scaler stay where they are: the scaler is part of the model that all start from. What travels is small:
-//! the tensors of [`Fusion`](crate::model::fusion::Fusion), some seven thousand numbers.
+//! the tensors of [`Fusion`], some seven thousand numbers.
 
 use std::collections::HashMap;
 use std::path::Path;
