@@ -48,6 +48,10 @@ pub struct Global {
 pub enum Command {
     /// Encrypt a prompt, have a BitNet answer it on ciphertexts, decrypt and print the text token by token
     Ask(AskArgs),
+    /// Turn documents into vectors under encryption: the model's hidden states, pooled
+    Embed(EmbedArgs),
+    /// Put documents into classes under encryption: a linear head on their vectors
+    Classify(ClassifyArgs),
     /// Look into a model, print its logits, fit its polynomials
     Model {
         /// What to do with the model.
@@ -105,6 +109,67 @@ pub struct AskArgs {
     /// server learns the length of the prompt
     #[arg(long)]
     pub cache: bool,
+}
+
+/// The documents of `tacit embed` and `tacit classify`.
+#[derive(Debug, Args)]
+pub struct DocumentArgs {
+    /// Documents, one each
+    pub text: Vec<String>,
+    /// File with one document a line; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub file: Vec<PathBuf>,
+    /// Model folder [default: the shipped model]
+    #[arg(short, long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Also run the clear model with the same polynomials; print the vectors' error in bits
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// How hidden states become one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pool {
+    /// Mean over all tokens
+    Mean,
+    /// The last token's
+    Last,
+}
+
+/// `tacit embed`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tacit embed \"Returns the number of elements.\" --json
+  tacit embed --file documents.txt --pool last --check
+
+Each document takes one pass over the window (64 tokens with the shipped model), longer ones several. The server sees
+ciphertexts and the number of passes.")]
+pub struct EmbedArgs {
+    /// The documents.
+    #[command(flatten)]
+    pub documents: DocumentArgs,
+    /// How hidden states become one vector
+    #[arg(long, value_enum, default_value = "mean")]
+    pub pool: Pool,
+}
+
+/// `tacit classify`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  tacit classify --head head.json --file documents.txt
+
+head.json: {\"labels\": [\"a\", \"b\"], \"weights\": [[…], […]], \"bias\": [0, 0], \"pool\": \"mean\"}, one row of hidden size for
+each label. The head is applied after decryption: the server learns neither classes nor results.")]
+pub struct ClassifyArgs {
+    /// Linear head, JSON
+    #[arg(long, value_name = "FILE")]
+    pub head: PathBuf,
+    /// The documents.
+    #[command(flatten)]
+    pub documents: DocumentArgs,
 }
 
 /// How the next token is picked from the logits, at the client, in the clear.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   args ──► main ──► ask      client and server in one process, sharing only messages
+//!                 ├─► embed, classify   one pass a document, pooled at the client
 //!                 ├─► model    inspect, logits, calibrate, sigmoid, synth
 //!                 ├─► train
 //!                 ├─► federate partition, run, coordinate, node, audit, forget, watermark
@@ -16,6 +17,7 @@
 mod args;
 mod ask;
 mod bench;
+mod embed;
 mod exit;
 mod federate;
 mod inspect;
@@ -77,6 +79,8 @@ fn run(cli: &Cli) -> Outcome {
     let global = &cli.global;
     match &cli.command {
         Command::Ask(args) => ask::run(args, global),
+        Command::Embed(args) => embed::embed(args, global),
+        Command::Classify(args) => embed::classify(args, global),
         Command::Model {
             command: ModelCommand::Inspect(args),
         } => model::inspect::run(args, global),
