@@ -26,6 +26,8 @@ fn help_names_commands_and_exit_codes() {
 fn every_command_has_help_with_an_example() {
     for command in [
         &["ask"][..],
+        &["embed"],
+        &["classify"],
         &["train"],
         &["federate", "partition"],
         &["federate", "run"],
@@ -43,9 +45,14 @@ fn every_command_has_help_with_an_example() {
         &["model", "inspect"],
         &["model", "logits"],
         &["model", "calibrate"],
+        &["model", "sigmoid"],
+        &["model", "synth"],
         &["bench", "bootstrap"],
         &["bench", "linear"],
         &["bench", "agreement"],
+        &["bench", "prefill"],
+        &["bench", "decode"],
+        &["bench", "ensi"],
         &["bench", "engine"],
     ] {
         let mut args = command.to_vec();
