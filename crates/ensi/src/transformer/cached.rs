@@ -326,7 +326,7 @@ impl CachedAttention<'_> {
         let heads = &self.cache.window;
         let (queries, ciphertexts) = (self.cache.queries(), self.cache.ciphertexts());
         let (slots, ratio) = (self.cache.step.tokens() as i64, self.cache.ratio());
-        let (key_level, value_level) = (self.key_level(end), self.value_level(end));
+        let key_level = self.key_level(end);
 
         // every item to the first block of its window block
         let mut items = Vec::with_capacity(queries + 2 * ciphertexts);
@@ -396,7 +396,6 @@ impl CachedAttention<'_> {
         let terms: Vec<(&M::Ct, &Mask)> = outputs.iter().zip(&masks.join).collect();
         let joined = m.dot_masks(&terms)?;
         let joined = Self::spread(m, joined, 1, self.cache.step.tokens())?;
-        debug_assert!(value_level == end + 2);
         Ok(m.scale_values(&joined, self.value_factor))
     }
 
