@@ -87,6 +87,30 @@ pub fn filled_range(loaded: &Loaded, prompt: &[u32], window: usize) -> Outcome<R
     Ok(states.map_err(crate::model::failure)?.range)
 }
 
+/// A server that holds a client's evaluation keys, handed over one message at a time, and the bytes of them all.
+pub fn serve(
+    client: &Vault<Client>,
+    model: &Arc<EncryptedModel>,
+    display: Display,
+) -> Outcome<(Server, u64)> {
+    let mut server = Server::new(Arc::clone(model));
+    let mut bytes = 0;
+    client.with(|client| -> Outcome {
+        let bar = display.pieces("making keys", client.key_count() as u64);
+        for message in client.key_messages() {
+            interrupt::check()?;
+            let message = message.map_err(failure)?;
+            bytes += message.len() as u64;
+            server.accept_key(&message).map_err(failure)?;
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    })??;
+    server.ready().map_err(failure)?;
+    Ok((server, bytes))
+}
+
 /// A client with fresh keys and the server that holds its evaluation keys.
 pub struct Session {
     client: Vault<Client>,
@@ -118,24 +142,9 @@ impl Session {
                 "the tokenizer gives no tokens for English text; take tokenizer.json from the model's own release",
             ));
         }
-        let client =
-            Vault::new(Client::new(model.key_plan(), model.params().clone()).map_err(failure)?);
-        let mut server = Server::new(Arc::clone(model));
-        let (mut bytes, mut messages) = (0, 0);
-        client.with(|client| -> Outcome {
-            let bar = display.pieces("making keys", client.key_count() as u64);
-            for message in client.key_messages() {
-                interrupt::check()?;
-                let message = message.map_err(failure)?;
-                bytes += message.len() as u64;
-                messages += 1;
-                server.accept_key(&message).map_err(failure)?;
-                bar.inc(1);
-            }
-            bar.finish_and_clear();
-            Ok(())
-        })??;
-        server.ready().map_err(failure)?;
+        let client = Client::new(model.key_plan(), model.params().clone()).map_err(failure)?;
+        let client = Vault::new(client);
+        let (server, key_message_bytes) = serve(&client, model, display)?;
         Ok(Session {
             client,
             server,
@@ -143,8 +152,8 @@ impl Session {
             filler,
             largest: loaded.calibration.max_abs_final,
             keygen_seconds: start.elapsed().as_secs_f64(),
-            key_message_bytes: bytes,
-            key_messages: messages,
+            key_message_bytes,
+            key_messages: model.key_plan().messages(),
         })
     }
 
@@ -165,20 +174,9 @@ impl Session {
         embeddings: &Matrix,
         on_progress: OnProgress<'_>,
     ) -> Outcome<Matrix> {
-        let window = rows(&self.fill(embeddings));
-        let prompt = self
-            .client
-            .with(|client| client.encrypt_prompt(&window))?
-            .map_err(failure)?;
-        let answer = self
-            .server
-            .forward(&prompt, &mut stoppable(on_progress))
-            .map_err(failure)?;
-        let hidden = self
-            .client
-            .with(|client| client.decrypt_answer(&answer, embeddings.rows))?
-            .map_err(failure)?;
-        self.plausible(matrix(&hidden, embeddings.cols))
+        self.window_states(embeddings, |server, prompt| {
+            server.forward(prompt, &mut stoppable(on_progress))
+        })
     }
 
     /// [`hidden_states`](Self::hidden_states) whose keys and values the server keeps for [`next_state`](Self::next_state). The server
@@ -188,15 +186,23 @@ impl Session {
         embeddings: &Matrix,
         on_progress: OnProgress<'_>,
     ) -> Outcome<Matrix> {
+        self.window_states(embeddings, |server, prompt| {
+            server.prefill(prompt, embeddings.rows, &mut stoppable(on_progress))
+        })
+    }
+
+    /// Encrypts the filled window, has the server compute, decrypts.
+    fn window_states(
+        &mut self,
+        embeddings: &Matrix,
+        compute: impl FnOnce(&mut Server, &[u8]) -> Result<Vec<u8>, EnsiError>,
+    ) -> Outcome<Matrix> {
         let window = rows(&self.fill(embeddings));
         let prompt = self
             .client
             .with(|client| client.encrypt_prompt(&window))?
             .map_err(failure)?;
-        let answer = self
-            .server
-            .prefill(&prompt, embeddings.rows, &mut stoppable(on_progress))
-            .map_err(failure)?;
+        let answer = compute(&mut self.server, &prompt).map_err(failure)?;
         let hidden = self
             .client
             .with(|client| client.decrypt_answer(&answer, embeddings.rows))?
@@ -265,7 +271,7 @@ impl Session {
 }
 
 /// Passes progress on, and stops the server once Ctrl-C was pressed.
-fn stoppable(on_progress: OnProgress<'_>) -> impl FnMut(Progress) -> Result<(), EnsiError> {
+pub fn stoppable(on_progress: OnProgress<'_>) -> impl FnMut(Progress) -> Result<(), EnsiError> {
     |progress| {
         on_progress(progress);
         if interrupt::pressed() {

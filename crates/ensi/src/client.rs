@@ -234,14 +234,7 @@ impl Client {
                 row.len()
             )));
         }
-        let mut slots = vec![vec![0.0; layout.slots()]; layout.ciphertexts(hidden)];
-        for t in 0..layout.tokens() {
-            for (feature, value) in rows[t % rows.len()].iter().enumerate() {
-                for (ciphertext, block) in layout.positions(feature, hidden) {
-                    slots[ciphertext][layout.slot(block, t)] = f64::from(*value);
-                }
-            }
-        }
+        let slots = layout.slots_of(rows);
         let seeded = slots
             .iter()
             .map(|slots| {

@@ -101,6 +101,25 @@ impl Layout {
         features.next_power_of_two().min(self.blocks())
     }
 
+    /// Slots of a vector's ciphertexts: row `t` of `rows` at token `t`, the rows over again where there are fewer than tokens.
+    ///
+    /// # Panics
+    /// Without rows, or with rows of different lengths.
+    pub fn slots_of<R: AsRef<[f32]>>(&self, rows: &[R]) -> Vec<Vec<f64>> {
+        let features = rows[0].as_ref().len();
+        let mut slots = vec![vec![0.0; self.slots()]; self.ciphertexts(features)];
+        for t in 0..self.tokens() {
+            let row = rows[t % rows.len()].as_ref();
+            assert_eq!(row.len(), features, "rows of different lengths");
+            for (feature, value) in row.iter().enumerate() {
+                for (ciphertext, block) in self.positions(feature, features) {
+                    slots[ciphertext][self.slot(block, t)] = f64::from(*value);
+                }
+            }
+        }
+        slots
+    }
+
     /// All (ciphertext, block) positions of feature `feature` of a vector of `features` features, repetitions included.
     pub fn positions(&self, feature: usize, features: usize) -> Vec<(usize, usize)> {
         let blocks = self.blocks();

@@ -5,13 +5,11 @@
 
 use std::time::Instant;
 
-use num_complex::Complex64;
 use serde::Serialize;
 use tacit_ckks::Parameters;
-use tacit_ensi::layout::Layout;
 use tacit_ensi::machine::clear::{ClearCt, ClearMachine};
 use tacit_ensi::transformer::cached::LayerCache;
-use tacit_ensi::{Client, Counts, EncryptedModel, EnsiError, Progress, Server};
+use tacit_ensi::{Client, Counts, EncryptedModel, EnsiError, Progress};
 
 use super::prefill::prompt;
 use crate::args::{DecodeArgs, Global};
@@ -58,19 +56,6 @@ struct Report {
     peak_rss_bytes: Option<u64>,
 }
 
-fn slots(layout: &Layout, rows: &[&[f32]]) -> Vec<Vec<Complex64>> {
-    let features = rows[0].len();
-    let mut out = vec![vec![Complex64::default(); layout.slots()]; layout.ciphertexts(features)];
-    for t in 0..layout.tokens() {
-        for (i, value) in rows[t % rows.len()].iter().enumerate() {
-            for (c, block) in layout.positions(i, features) {
-                out[c][layout.slot(block, t)] = Complex64::new(f64::from(*value), 0.0);
-            }
-        }
-    }
-    out
-}
-
 /// Runs the command.
 pub fn run(args: &DecodeArgs, global: &Global) -> Outcome {
     let display = Display::pick(global.json);
@@ -101,21 +86,7 @@ pub fn run(args: &DecodeArgs, global: &Global) -> Outcome {
     let start = Instant::now();
     let client = Client::new(encrypted.key_plan(), encrypted.params().clone());
     let client = Vault::new(client.map_err(session::failure)?);
-    let mut server = Server::new(encrypted.clone());
-    let mut key_bytes = 0;
-    client.with(|client| -> Outcome {
-        let bar = display.pieces("making keys", client.key_count() as u64);
-        for message in client.key_messages() {
-            interrupt::check()?;
-            let message = message.map_err(session::failure)?;
-            key_bytes += message.len() as u64;
-            server.accept_key(&message).map_err(session::failure)?;
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
-        Ok(())
-    })??;
-    server.ready().map_err(session::failure)?;
+    let (mut server, key_bytes) = session::serve(&client, &encrypted, display)?;
     let keygen_seconds = start.elapsed().as_secs_f64();
 
     // the client's pass in the clear
@@ -124,10 +95,7 @@ pub fn run(args: &DecodeArgs, global: &Global) -> Outcome {
     let program = encrypted.transformer();
     let mut clear = ClearMachine::new(encrypted.engine().chain().clone(), *program.layout(), None);
     let rows: Vec<&[f32]> = (0..embedded.rows).map(|r| embedded.row(r)).collect();
-    let mut x: Vec<ClearCt> = slots(program.layout(), &rows)
-        .into_iter()
-        .map(|s| clear.input(s, plan.input_level, plan.input_scale))
-        .collect();
+    let mut x = clear.rows(&rows, plan.input_level, plan.input_scale);
     let masks = decoder
         .transformer()
         .keep_masks(cached)
@@ -181,8 +149,9 @@ pub fn run(args: &DecodeArgs, global: &Global) -> Outcome {
         let label = format!("token {}", position + 1);
         let mut counts = Counts::default();
         let start = Instant::now();
-        let answer = server.decode(&token, &mut |progress| {
-            match progress {
+        let answer = server.decode(
+            &token,
+            &mut session::stoppable(&mut |progress| match progress {
                 Progress::Started { step } => bar.doing(&label, &planned.steps[step].name),
                 Progress::Finished {
                     step,
@@ -200,13 +169,8 @@ pub fn run(args: &DecodeArgs, global: &Global) -> Outcome {
                     }
                     bar.finished(planned.steps[step].predicted_seconds, seconds);
                 }
-            }
-            if interrupt::pressed() {
-                Err(EnsiError::Stopped)
-            } else {
-                Ok(())
-            }
-        });
+            }),
+        );
         let answer = answer.map_err(session::failure)?;
         let took = start.elapsed().as_secs_f64();
         bar.end();
@@ -216,10 +180,7 @@ pub fn run(args: &DecodeArgs, global: &Global) -> Outcome {
 
         let step = decoder.transformer();
         let masks = step.step_masks(position).map_err(session::failure)?;
-        let mut x: Vec<ClearCt> = slots(step.layout(), &[row])
-            .into_iter()
-            .map(|s| clear.input(s, plan.input_level, plan.input_scale))
-            .collect();
+        let mut x = clear.rows(&[row], plan.input_level, plan.input_scale);
         for (layer, kept) in kept.iter_mut().enumerate() {
             x = step
                 .run_step(&mut clear, layer, x, kept, &masks)

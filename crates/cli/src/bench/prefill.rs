@@ -12,11 +12,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use num_complex::Complex64;
 use serde::{Deserialize, Serialize};
 use tacit_ckks::Ciphertext;
 use tacit_ensi::machine::clear::{ClearCt, ClearMachine};
-use tacit_ensi::{Client, EncryptedModel, Progress, Server};
+use tacit_ensi::{Client, EncryptedModel, Progress};
 
 use crate::args::{Global, PrefillArgs};
 use crate::exit::{Failure, Outcome};
@@ -198,22 +197,9 @@ struct Clear<'a> {
 impl<'a> Clear<'a> {
     fn new(model: &'a EncryptedModel, rows: &[Vec<f32>]) -> Self {
         let layout = *model.transformer().layout();
-        let hidden = model.transformer().hidden();
         let plan = model.key_plan();
         let machine = ClearMachine::new(model.engine().chain().clone(), layout, None);
-        let mut slots =
-            vec![vec![Complex64::default(); layout.slots()]; layout.ciphertexts(hidden)];
-        for (t, row) in rows.iter().enumerate() {
-            for (i, value) in row.iter().enumerate() {
-                for (c, block) in layout.positions(i, hidden) {
-                    slots[c][layout.slot(block, t)] = Complex64::new(f64::from(*value), 0.0);
-                }
-            }
-        }
-        let x = slots
-            .into_iter()
-            .map(|s| machine.input(s, plan.input_level, plan.input_scale))
-            .collect();
+        let x = machine.rows(rows, plan.input_level, plan.input_scale);
         Self { model, machine, x }
     }
 
@@ -270,21 +256,7 @@ pub fn run(args: &PrefillArgs, global: &Global) -> Outcome {
         None => Client::new(encrypted.key_plan(), encrypted.params().clone()),
     };
     let client = Vault::new(client.map_err(session::failure)?);
-    let mut server = Server::new(encrypted.clone());
-    let mut key_bytes = 0;
-    client.with(|client| -> Outcome {
-        let bar = display.pieces("making keys", client.key_count() as u64);
-        for message in client.key_messages() {
-            interrupt::check()?;
-            let message = message.map_err(session::failure)?;
-            key_bytes += message.len() as u64;
-            server.accept_key(&message).map_err(session::failure)?;
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
-        Ok(())
-    })??;
-    server.ready().map_err(session::failure)?;
+    let (mut server, key_bytes) = session::serve(&client, &encrypted, display)?;
     let keygen_seconds = start.elapsed().as_secs_f64();
 
     let rows: Vec<Vec<f32>> = {
@@ -329,30 +301,23 @@ pub fn run(args: &PrefillArgs, global: &Global) -> Outcome {
             .run_layers(
                 x,
                 layer..layer + 1,
-                &mut |progress| {
-                    match progress {
-                        Progress::Started { step } => bar.doing(&label, &plan.steps[step].name),
-                        Progress::Finished {
-                            step,
-                            seconds,
-                            counts,
-                        } => {
-                            bootstraps += counts.bootstraps;
-                            key_switches += counts.key_switches;
-                            tracing::info!(
-                                "{label}: {} {seconds:.2} s ({:.2} predicted)",
-                                plan.steps[step].name,
-                                plan.steps[step].predicted_seconds
-                            );
-                            bar.finished(plan.steps[step].predicted_seconds, seconds);
-                        }
+                &mut session::stoppable(&mut |progress| match progress {
+                    Progress::Started { step } => bar.doing(&label, &plan.steps[step].name),
+                    Progress::Finished {
+                        step,
+                        seconds,
+                        counts,
+                    } => {
+                        bootstraps += counts.bootstraps;
+                        key_switches += counts.key_switches;
+                        tracing::info!(
+                            "{label}: {} {seconds:.2} s ({:.2} predicted)",
+                            plan.steps[step].name,
+                            plan.steps[step].predicted_seconds
+                        );
+                        bar.finished(plan.steps[step].predicted_seconds, seconds);
                     }
-                    if interrupt::pressed() {
-                        Err(tacit_ensi::EnsiError::Stopped)
-                    } else {
-                        Ok(())
-                    }
-                },
+                }),
                 None,
             )
             .map_err(session::failure)?;

@@ -62,6 +62,16 @@ impl<'a> ClearMachine<'a> {
         }
     }
 
+    /// A vector's rows as fresh ciphertexts would hold them; see [`Layout::slots_of`].
+    pub fn rows<R: AsRef<[f32]>>(&self, rows: &[R], level: usize, scale: f64) -> Vec<ClearCt> {
+        let complex = |slots: Vec<f64>| slots.iter().map(|&x| x.into()).collect();
+        self.layout
+            .slots_of(rows)
+            .into_iter()
+            .map(|slots| self.input(complex(slots), level, scale))
+            .collect()
+    }
+
     fn zip(
         a: &ClearCt,
         b: &ClearCt,
