@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::FederatedError;
 use crate::compress::Codec;
 use crate::data::Sequences;
-use crate::local::LocalOptions;
+use crate::local::{LocalOptions, Optimiser};
 use crate::lora::Combine;
 use crate::partition::PartitionOptions;
+use crate::personal::{Order, Personal};
 use crate::protection::robust;
 use crate::rules::Rule;
 pub use crate::stage::{NoiseSettings, Stage};
@@ -109,6 +110,8 @@ pub struct Data {
     pub sequences: Sequences,
     /// Percentage of documents that nobody trains on.
     pub validation_percent: u64,
+    /// Most training sequences of a client, drawn by seed: few-shot tuning uses 16 to 256; 0 for all.
+    pub train_limit: usize,
     /// Most validation sequences of a client that are measured; 0 for all.
     pub validation_limit: usize,
 }
@@ -140,6 +143,9 @@ pub struct RunConfig {
     pub method: Method,
     /// Local training.
     pub train: LocalOptions,
+    /// A private adapter for each client, beside the shared one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub personal: Option<Personal>,
     /// Server rule.
     pub rule: Rule,
     /// Steps between client and aggregate.
@@ -165,6 +171,7 @@ impl Default for RunConfig {
             },
             method: Method::default(),
             train: LocalOptions::default(),
+            personal: None,
             rule: Rule::default(),
             stages: Vec::new(),
         }
@@ -177,13 +184,7 @@ impl RunConfig {
     /// # Errors
     /// [`FederatedError::Format`] with line and name for what TOML or the names of settings forbid, [`FederatedError::Setting`] for values.
     pub fn from_toml(text: &str, file: &str) -> Result<Self, FederatedError> {
-        let mut config: Self = toml::from_str(text).map_err(|e| {
-            FederatedError::format(
-                file,
-                e.to_string().trim_end().to_owned(),
-                "see docs/federated.md for all settings",
-            )
-        })?;
+        let mut config: Self = toml::from_str(text).map_err(|e| not_a_config(file, &e))?;
         if config.data.clients == 0 {
             config.data.clients = 8;
         }
@@ -192,6 +193,40 @@ impl RunConfig {
         }
         config.check()?;
         Ok(config)
+    }
+
+    /// As [`Self::from_toml`], with some settings replaced: each `path.to.key=value`, the value as TOML writes it; a bare word is text.
+    ///
+    /// # Errors
+    /// As [`Self::from_toml`]; [`FederatedError::Setting`] for a replacement of another form.
+    pub fn from_toml_with(text: &str, file: &str, set: &[String]) -> Result<Self, FederatedError> {
+        let mut all: toml::Table = toml::from_str(text).map_err(|e| not_a_config(file, &e))?;
+        for one in set {
+            let bad = || {
+                FederatedError::setting(
+                    "--set",
+                    "path.to.key=value, of a setting in a table",
+                    one,
+                    "for example --set train.lr=0.001",
+                )
+            };
+            let (path, value) = one.split_once('=').ok_or_else(bad)?;
+            let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
+                .ok()
+                .and_then(|mut t| t.remove("value"))
+                .unwrap_or_else(|| value.into());
+            let (tables, key) = path.rsplit_once('.').unwrap_or(("", path));
+            let mut table = &mut all;
+            for name in tables.split('.').filter(|n| !n.is_empty()) {
+                table = table
+                    .entry(name)
+                    .or_insert_with(|| toml::Table::new().into())
+                    .as_table_mut()
+                    .ok_or_else(bad)?;
+            }
+            table.insert(key.trim().to_owned(), value);
+        }
+        Self::from_toml(&all.to_string(), file)
     }
 
     /// The configuration as TOML.
@@ -229,6 +264,12 @@ impl RunConfig {
                 Stage::Quantise { values } => codec.values = *values,
                 _ => {}
             }
+        }
+        if self.method.kind == Kind::FedKSeed {
+            // A step moves one number: the others need not be sent, and nothing is left out.
+            let moved = (self.train.steps as f64 / self.method.seeds as f64).min(1.0);
+            codec.top_k = (moved < 1.0 || codec.top_k.is_some())
+                .then(|| codec.top_k.map_or(moved, |k| k.min(moved)));
         }
         codec
     }
@@ -353,6 +394,21 @@ impl RunConfig {
         self.train.check()?;
         self.rule.check()?;
         self.method.check(self.clients())?;
+        if self.method.kind == Kind::FedKSeed
+            && (self.train.optimiser != Optimiser::Sgd
+                || self.train.prox > 0.0
+                || self.train.scaffold)
+        {
+            return bad(
+                "method.kind (fedkseed)",
+                "train.optimiser = \"sgd\", train.prox = 0 and train.scaffold = false",
+                "others".into(),
+                "a step goes along one direction by the slope that was found: there is no gradient for moments, a pull or control variates to act on",
+            );
+        }
+        if let Some(p) = self.personal {
+            self.check_personal(p)?;
+        }
         if self.method.kind != Kind::Lora && self.combine != Combine::Average {
             return bad(
                 "combine",
@@ -371,6 +427,51 @@ impl RunConfig {
         }
         crate::stage::check(self)
     }
+}
+
+impl RunConfig {
+    fn check_personal(&self, p: Personal) -> Result<(), FederatedError> {
+        let refuse = |expected: &str, found: &str, why: &str| {
+            Err(FederatedError::setting("personal", expected, found, why))
+        };
+        if !(1..=1024).contains(&p.rank) || (p.order == Order::Alternate && p.steps == 0) {
+            return refuse(
+                "a rank of 1 to 1024, and steps of the private part where they alternate",
+                &format!("rank {}, {} steps", p.rank, p.steps),
+                "rank = 4 and steps = 4 are the defaults",
+            );
+        }
+        if self.method.kind != Kind::Lora {
+            return refuse(
+                "method.kind = \"lora\"",
+                "another",
+                "the private part is more columns of B and rows of A",
+            );
+        }
+        if self.train.scaffold {
+            return refuse(
+                "train.scaffold = false",
+                "true",
+                "control variates would carry the pull of private adapters into the shared one",
+            );
+        }
+        if self.noise().is_some() {
+            return refuse(
+                "no noise stage",
+                "noise",
+                "every example's gradient would depend on a private adapter that was trained on all of them: clipping would no longer bound what one example changes",
+            );
+        }
+        Ok(())
+    }
+}
+
+fn not_a_config(file: &str, e: &toml::de::Error) -> FederatedError {
+    FederatedError::format(
+        file,
+        e.to_string().trim_end().to_owned(),
+        "see docs/federated.md for all settings",
+    )
 }
 
 #[cfg(test)]
@@ -392,6 +493,33 @@ mod tests {
         let c = RunConfig::from_toml(full, "x").unwrap();
         assert_eq!(c.codec().top_k, Some(0.1));
         assert_eq!(RunConfig::from_toml(&c.to_toml().unwrap(), "x").unwrap(), c);
+    }
+
+    #[test]
+    fn single_settings_are_replaced_by_their_path() {
+        let text = "rounds = 3\n[train]\nlr = 0.5\n[[stage]]\nkind = \"clip\"\nnorm = 1.0\n";
+        let set = |s: &[&str]| {
+            let s: Vec<String> = s.iter().map(|s| (*s).to_owned()).collect();
+            RunConfig::from_toml_with(text, "x", &s)
+        };
+        let c = set(&[
+            "train.lr=0.25",
+            "method.kind=full",
+            "rounds=4",
+            "data.grammar.topics=2",
+            "stage=[]",
+        ])
+        .unwrap();
+        assert_eq!((c.train.lr, c.rounds, c.method.kind), (0.25, 4, Kind::Full));
+        assert!(c.stages.is_empty() && c.data.grammar.unwrap().topics == 2);
+        assert_eq!(set(&[]).unwrap(), RunConfig::from_toml(text, "x").unwrap());
+        for wrong in ["train.lr", "rounds.lr=1", "train.rate=1", "train.lr=fast"] {
+            let e = set(&[wrong]).unwrap_err().to_string();
+            assert!(
+                e.contains("--set") || e.contains("rate") || e.contains("fast"),
+                "{e}"
+            );
+        }
     }
 
     #[test]

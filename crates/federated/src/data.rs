@@ -5,6 +5,7 @@ use tacit_bitnet::train::{Corpus, Document, END_OF_TEXT, encode_corpus};
 
 use crate::FederatedError;
 use crate::partition::ClientText;
+use crate::random::{permutation, stream};
 
 /// Inputs and targets of one sequence, equally long.
 pub type Window = (Vec<u32>, Vec<u32>);
@@ -32,6 +33,19 @@ pub struct ClientData {
 }
 
 impl ClientData {
+    /// Keeps at most `limit` training sequences, drawn by seed, in their order; all for 0.
+    #[must_use]
+    pub fn few(mut self, limit: usize, seed: u64, client: usize) -> Self {
+        if limit > 0 && limit < self.train.len() {
+            let mut rng = stream(seed, "few examples", &[client as u64]);
+            let mut kept = permutation(&mut rng, self.train.len());
+            kept.truncate(limit);
+            kept.sort_unstable();
+            self.train = kept.iter().map(|&i| self.train[i].clone()).collect();
+        }
+        self
+    }
+
     /// Tokens to train on.
     pub fn train_tokens(&self) -> usize {
         self.train.iter().map(|w| w.0.len()).sum()
@@ -149,6 +163,15 @@ mod tests {
         assert!(lengths.len() > 3 && single.train.iter().filter(|w| w.0[0] == 0).count() > 30);
         let tokens = |d: &ClientData| d.train_tokens();
         assert!(tokens(&packed) <= tokens(&single) + 4 * single.train.len());
+        let drawn = packed.clone().few(5, 1, 0);
+        assert_eq!(drawn.train.len(), 5);
+        let place = |w: &Window| packed.train.iter().position(|x| x == w).unwrap();
+        let places: Vec<usize> = drawn.train.iter().map(place).collect();
+        assert!(places.is_sorted() && places != [0, 1, 2, 3, 4]);
+        assert_eq!(packed.clone().few(5, 1, 0), drawn);
+        assert_ne!(packed.clone().few(5, 2, 0), drawn);
+        assert_eq!(packed.clone().few(0, 1, 0), packed);
+        assert_eq!(packed.clone().few(10_000, 1, 0), packed);
         let few = ClientText {
             documents: clients[0].documents[..1].to_vec(),
             ..clients[0].clone()

@@ -6,15 +6,17 @@
 //! | mixed lengths | sequences of one length are computed together; every token weighs the same |
 //! | clipping | the gradient of a step is scaled down to norm `clip` |
 //! | FedProx (arXiv 1812.06127) | adds `mu (w - w_start)` to the gradient |
+//! | FedKSeed (2312.06353) | no gradients: see [`crate::seeds`] |
 //! | SCAFFOLD (1910.06378) | adds `c - c_k` to the gradient; afterwards `c_k <- c_k - c + (w_start - w) / (steps lr)` (option II) |
 
 use serde::{Deserialize, Serialize};
 use tacit_bitnet::train::{Network, Penalties};
 
 use crate::data::Window;
+use crate::personal::Moves;
 use crate::random::{permutation, stream};
-use crate::tuner::Tuner;
-use crate::{FederatedError, NamedTensors};
+use crate::tuner::{Kind, Tuner};
+use crate::{FederatedError, NamedTensors, seeds};
 
 /// The optimiser of a client. Its state lasts one round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +53,8 @@ pub struct LocalOptions {
     pub scaffold: bool,
     /// Keep ranges narrow for encrypted inference, as `tacit train` does.
     pub penalties: bool,
+    /// Distance to both sides at which FedKSeed takes the loss.
+    pub perturbation: f64,
 }
 
 impl Default for LocalOptions {
@@ -66,6 +70,7 @@ impl Default for LocalOptions {
             prox: 0.0,
             scaffold: false,
             penalties: true,
+            perturbation: 1e-3,
         }
     }
 }
@@ -98,6 +103,11 @@ impl LocalOptions {
                 "prox",
                 self.prox >= 0.0 && self.prox.is_finite(),
                 self.prox.to_string(),
+            ),
+            (
+                "perturbation",
+                self.perturbation > 0.0 && self.perturbation.is_finite(),
+                self.perturbation.to_string(),
             ),
         ] {
             if !ok {
@@ -170,6 +180,15 @@ pub struct Turn {
     pub lr: f64,
 }
 
+/// What moves a training beside its gradients.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Guidance<'a> {
+    /// SCAFFOLD's control variates.
+    pub controls: Option<Controls<'a>>,
+    /// Which part of the state is trained.
+    pub moves: Moves,
+}
+
 /// The examples of optimiser step `step` counted over the whole run: the client's sequences in an order that is drawn anew for every pass. A
 /// function of its arguments alone, so that a resumed run sees what an undisturbed one would have seen.
 pub fn batch(data: &[Window], turn: Turn, step: usize, size: usize) -> Vec<&Window> {
@@ -240,7 +259,7 @@ pub fn train(
     data: &[Window],
     options: &LocalOptions,
     turn: Turn,
-    controls: Option<Controls<'_>>,
+    guidance: Guidance<'_>,
 ) -> Result<LocalOutcome, FederatedError> {
     if data.is_empty() {
         return Err(FederatedError::setting(
@@ -250,6 +269,10 @@ pub fn train(
             "leave this client out",
         ));
     }
+    if tuner.method().kind == Kind::FedKSeed {
+        return seeds::train(tuner, start, residual, data, options, turn);
+    }
+    let controls = guidance.controls;
     let penalties = options.penalty();
     let mut network = tuner.base().clone();
     let mut state = start.clone();
@@ -269,6 +292,7 @@ pub fn train(
             &penalties,
         )?;
         loss += l / options.steps as f64;
+        guidance.moves.mask(&mut g);
         let norm = g.norm();
         if options.clip > 0.0 && norm > options.clip {
             g.scale((options.clip / norm) as f32);
@@ -474,8 +498,18 @@ mod tests {
             lr: 1e-2,
             ..LocalOptions::default()
         };
-        let go =
-            |o: &LocalOptions, lr| train(&tuner, &start, &none, &data, o, turn(lr), None).unwrap();
+        let go = |o: &LocalOptions, lr| {
+            train(
+                &tuner,
+                &start,
+                &none,
+                &data,
+                o,
+                turn(lr),
+                Guidance::default(),
+            )
+            .unwrap()
+        };
         let free = go(&options, 1e-2);
         let loss = |s: &NamedTensors| {
             evaluate(&tuner.network(s, &none).unwrap(), &data)
@@ -536,12 +570,22 @@ mod tests {
         let zero = start.zeros_like();
         let server = start.map(|_| 1e-3);
         let lr = 0.1;
-        let plain = train(&tuner, &start, &none, &data, &options, turn(lr), None).unwrap();
-        let same = Controls {
-            server: &zero,
-            client: &zero,
+        let plain = train(
+            &tuner,
+            &start,
+            &none,
+            &data,
+            &options,
+            turn(lr),
+            Guidance::default(),
+        )
+        .unwrap();
+        let by = |server, client| Guidance {
+            controls: Some(Controls { server, client }),
+            ..Guidance::default()
         };
-        let same = train(&tuner, &start, &none, &data, &options, turn(lr), Some(same)).unwrap();
+        let same = by(&zero, &zero);
+        let same = train(&tuner, &start, &none, &data, &options, turn(lr), same).unwrap();
         assert_eq!(plain.state, same.state);
         // Option II with zero controls: the mean gradient over the steps.
         let mut want = start.difference(&plain.state).unwrap();
@@ -551,12 +595,26 @@ mod tests {
             steps: 1,
             ..options.clone()
         };
-        let controls = Controls {
-            server: &server,
-            client: &zero,
-        };
-        let a = train(&tuner, &start, &none, &data, &one, turn(lr), None).unwrap();
-        let b = train(&tuner, &start, &none, &data, &one, turn(lr), Some(controls)).unwrap();
+        let a = train(
+            &tuner,
+            &start,
+            &none,
+            &data,
+            &one,
+            turn(lr),
+            Guidance::default(),
+        )
+        .unwrap();
+        let b = train(
+            &tuner,
+            &start,
+            &none,
+            &data,
+            &one,
+            turn(lr),
+            by(&server, &zero),
+        )
+        .unwrap();
         let moved = a.state.difference(&b.state).unwrap().flatten();
         assert!(moved.iter().all(|m| (m - 1e-4).abs() < 1e-6));
         let adam = LocalOptions {

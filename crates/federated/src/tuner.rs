@@ -7,16 +7,19 @@
 //! ```
 //!
 //! with any of: `s B A` low rank (LoRA, arXiv 2106.09685; FFA-LoRA, 2403.12313, keeps `A` at its random start and sends only `B`), `D` a
-//! full change, `g` one trained factor per ternary matrix. A network that ternarises (see [`Forward`]) uses the ternary form of `W`, and gradients
+//! full change, `g` one trained factor per ternary matrix. FedKSeed (2312.06353) trains one number a for each of `K` fixed directions instead,
+//! `W = W0 + R + sum_j a_j z_j` (see [`crate::seeds`]); prompt tuning (2104.08691) trains vectors in front of every sequence's embeddings and nothing
+//! else. A network that ternarises (see [`Forward`]) uses the ternary form of `W`, and gradients
 //! pass straight through, so that what is trained is exactly what is served.
 //!
-//! Gradients: `dB = s dW Aᵀ`, `dA = s Bᵀ dW`, `dD = dW`, `dg = <dW, W / (1 + g)>`.
+//! Gradients: `dB = s dW Aᵀ`, `dA = s Bᵀ dW`, `dD = dW`, `dg = <dW, W / (1 + g)>`, `da_j = <dW, z_j>`.
 
 use serde::{Deserialize, Serialize};
 use tacit_bitnet::train::{Network, Penalties, Role};
 
 use crate::linalg::{add_product, product_transposed, transposed_product};
-use crate::random::{stream, unit};
+use crate::random::{below, stream, unit};
+use crate::seeds;
 use crate::{FederatedError, NamedTensors};
 
 /// How linear layers are computed while an adapter is trained on them.
@@ -41,6 +44,11 @@ pub enum Kind {
     FfaLora,
     /// The parameter itself is trained.
     Full,
+    /// FedKSeed: one number for each of a fixed set of random directions of the parameters, found without gradients.
+    #[serde(rename = "fedkseed")]
+    FedKSeed,
+    /// Vectors in front of every sequence; the network stays as it is (`targets` and `vectors` do not count).
+    Prompt,
 }
 
 /// What to train.
@@ -55,6 +63,10 @@ pub struct Method {
     pub ranks: Vec<usize>,
     /// LoRA's alpha: the product is scaled by `alpha / rank`.
     pub alpha: f32,
+    /// Directions of `fedkseed`.
+    pub seeds: usize,
+    /// Vectors of `prompt`.
+    pub prompt: usize,
     /// Parameters that get the adapter: of `qkv`, `o`, `gate_up`, `down`, `embedding`.
     pub targets: Vec<String>,
     /// Also train the final norm's gain and the head biases.
@@ -72,6 +84,8 @@ impl Default for Method {
             rank: 8,
             ranks: Vec::new(),
             alpha: 16.0,
+            seeds: 1024,
+            prompt: 8,
             targets: ["qkv", "o", "gate_up", "down"].map(String::from).to_vec(),
             vectors: true,
             scales: false,
@@ -94,8 +108,20 @@ impl Method {
                 remedy,
             ))
         };
-        if self.kind != Kind::Full && !(1..=1024).contains(&self.rank) {
+        let low_rank = matches!(self.kind, Kind::Lora | Kind::FfaLora);
+        if low_rank && !(1..=1024).contains(&self.rank) {
             return bad("rank", "1 to 1024", self.rank.to_string(), "8 is usual");
+        }
+        if self.kind == Kind::FedKSeed && !(2..=65_536).contains(&self.seeds) {
+            return bad(
+                "seeds",
+                "2 to 65536",
+                self.seeds.to_string(),
+                "1024 to 4096 are usual",
+            );
+        }
+        if self.kind == Kind::Prompt && self.prompt == 0 {
+            return bad("prompt", "at least 1", "0".into(), "8 is the default");
         }
         if !(self.alpha > 0.0 && self.alpha.is_finite()) {
             return bad(
@@ -107,7 +133,7 @@ impl Method {
         }
         if !self.ranks.is_empty()
             && (self.ranks.len() != clients
-                || self.kind == Kind::Full
+                || !low_rank
                 || self.ranks.iter().any(|r| !(1..=self.rank).contains(r)))
         {
             return bad(
@@ -137,6 +163,14 @@ impl Method {
                 "name targets, or set vectors = true",
             );
         }
+        if self.scales && matches!(self.kind, Kind::FedKSeed | Kind::Prompt) {
+            return bad(
+                "scales",
+                "false with this kind",
+                "true".into(),
+                "fedkseed moves the parameters themselves, prompt none of them",
+            );
+        }
         if self.scales && self.forward == Forward::Ternary {
             return bad(
                 "scales",
@@ -146,6 +180,20 @@ impl Method {
             );
         }
         Ok(())
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        let what = match self.kind {
+            Kind::Lora => format!("lora (rank {})", self.rank),
+            Kind::FfaLora => format!("ffa-lora (rank {})", self.rank),
+            Kind::Full => "full changes".to_owned(),
+            Kind::FedKSeed => format!("fedkseed ({} directions)", self.seeds),
+            Kind::Prompt => return format!("a prompt of {} vectors", self.prompt),
+        };
+        let vectors = if self.vectors { ", vectors" } else { "" };
+        let scales = if self.scales { ", scales" } else { "" };
+        format!("{what} on {}{vectors}{scales}", self.targets.join(", "))
     }
 
     /// The rank of client number `client`.
@@ -165,6 +213,8 @@ struct Part {
     fixed_a: Option<Vec<f32>>,
     low_rank: bool,
     delta: bool,
+    /// Whether FedKSeed moves it.
+    seeded: bool,
     /// Number of ternary matrices with a factor each; 0 for none.
     scales: usize,
 }
@@ -179,6 +229,24 @@ pub struct Tuner {
     wanted: Vec<bool>,
 }
 
+/// Name of FedKSeed's tensor: how far the network has moved along each direction.
+pub(crate) const SEEDS: &str = "seeds";
+
+/// Where a prompt begins: at the embeddings of tokens drawn by seed.
+fn first_prompt(base: &Network, rows: usize, seed: u64) -> Vec<f32> {
+    let mut rng = stream(seed, "first prompt", &[]);
+    let table = base.parameters().find(|p| p.role == Role::Embedding);
+    table.map_or_else(Vec::new, |t| {
+        (0..rows)
+            .flat_map(|_| {
+                let at = below(&mut rng, t.rows) * t.cols;
+                &t.values[at..at + t.cols]
+            })
+            .copied()
+            .collect()
+    })
+}
+
 /// Name of a low-rank factor.
 pub(crate) fn factor(parameter: &str, which: char) -> String {
     format!("{parameter}.lora_{which}")
@@ -191,23 +259,33 @@ impl Tuner {
     /// [`FederatedError::Setting`] when the method does not fit the network.
     pub fn new(mut base: Network, method: &Method, seed: u64) -> Result<Self, FederatedError> {
         match (method.forward, base.is_quantised()) {
+            // The weights stay as they are: nothing is gained by ternarising them again in every pass.
+            (_, true) if method.kind == Kind::Prompt => base = base.as_exported(),
+            (_, false) if method.kind == Kind::Prompt => {}
             (Forward::Ternary, false) => base.make_masters(seed)?,
             (Forward::Float, true) => base = base.as_exported(),
             _ => {}
         }
+        if method.kind == Kind::Prompt {
+            let rows = first_prompt(&base, method.prompt, seed);
+            base.set_prompt(rows)?;
+        }
         let mut parts = Vec::new();
         for (index, p) in base.parameters().enumerate() {
             let short = p.name.rsplit('.').next().unwrap_or(p.name);
-            let targeted = method.targets.iter().any(|t| t == short);
-            let vector = method.vectors && p.role == Role::Vector;
+            let prompt = method.kind == Kind::Prompt;
+            let targeted = !prompt && method.targets.iter().any(|t| t == short);
+            let vector = !prompt && method.vectors && p.role == Role::Vector;
+            let seeded = method.kind == Kind::FedKSeed;
+            let prompt = p.role == Role::Prompt;
             let scales = match p.role {
                 Role::Linear { parts } if method.scales => parts,
                 _ => 0,
             };
-            if !(targeted || vector || scales > 0) {
+            if !(targeted || vector || prompt || scales > 0) {
                 continue;
             }
-            let low_rank = targeted && method.kind != Kind::Full;
+            let low_rank = targeted && matches!(method.kind, Kind::Lora | Kind::FfaLora);
             parts.push(Part {
                 index,
                 name: p.name.to_owned(),
@@ -216,7 +294,8 @@ impl Tuner {
                 fixed_a: (low_rank && method.kind == Kind::FfaLora)
                     .then(|| random_a(seed, p.name, 0, method.rank, p.cols)),
                 low_rank,
-                delta: vector || (targeted && method.kind == Kind::Full),
+                delta: prompt || !seeded && (vector || targeted && method.kind == Kind::Full),
+                seeded,
                 scales,
             });
         }
@@ -262,6 +341,9 @@ impl Tuner {
     /// Never for the tuner's own layout.
     pub fn initial(&self, rank: usize, round: u64) -> Result<NamedTensors, FederatedError> {
         let mut t = NamedTensors::new();
+        if self.method.kind == Kind::FedKSeed {
+            t.insert(SEEDS, &[self.method.seeds], vec![0.0; self.method.seeds])?;
+        }
         for p in &self.parts {
             if p.low_rank {
                 if p.fixed_a.is_none() {
@@ -318,6 +400,12 @@ impl Tuner {
                 self.shape(p, &r.name, &r.shape, &[p.rows, p.cols])?;
                 w.iter_mut().zip(&r.values).for_each(|(w, r)| *w += r);
             }
+            if p.seeded {
+                let a = self.tensor(p, state, SEEDS, &[self.method.seeds])?;
+                for (j, &a) in a.iter().enumerate().filter(|(_, a)| **a != 0.0) {
+                    seeds::add(w, a, self.seed, p.index, j);
+                }
+            }
             if p.low_rank {
                 let (a, b, rank) = self.factors(p, state)?;
                 add_product(w, self.scale(), b, a, (p.rows, rank, p.cols));
@@ -335,6 +423,19 @@ impl Tuner {
             }
         }
         Ok(())
+    }
+
+    /// Moves a network by `step` along direction number `direction` of FedKSeed.
+    pub(crate) fn displace(&self, network: &mut Network, direction: usize, step: f32) {
+        for p in self.parts.iter().filter(|p| p.seeded) {
+            seeds::add(
+                network.values_mut(p.index),
+                step,
+                self.seed,
+                p.index,
+                direction,
+            );
+        }
     }
 
     /// The network with the weights of `state` and `residual`.
@@ -443,6 +544,13 @@ impl Tuner {
         let weights: Vec<&[f32]> = network.parameters().map(|p| p.values).collect();
         for p in &self.parts {
             let mut dw = step.gradients[p.index].clone();
+            if p.seeded
+                && let Some(g) = g.values_mut(SEEDS)
+            {
+                for (j, g) in g.iter_mut().enumerate() {
+                    *g += seeds::dot(&dw, self.seed, p.index, j);
+                }
+            }
             if p.scales > 0 {
                 let factors = self.tensor(p, state, &format!("{}.scale", p.name), &[p.scales])?;
                 let n = dw.len() / p.scales;
@@ -489,134 +597,5 @@ fn random_a(seed: u64, name: &str, round: u64, rank: usize, cols: usize) -> Vec<
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::random::normal;
-    use tacit_bitnet::train::TrainConfig;
-
-    fn base(unquantised: bool) -> Network {
-        let mut n = Network::new(&TrainConfig {
-            hidden: 16,
-            layers: 1,
-            heads: 2,
-            ffn: 24,
-            vocab: 300,
-            context: 6,
-            unquantised,
-            ..TrainConfig::default()
-        });
-        for i in 0..6 {
-            n.values_mut(i).iter_mut().for_each(|x| *x *= 10.0);
-        }
-        n
-    }
-
-    fn randomised(t: &NamedTensors) -> NamedTensors {
-        let mut rng = stream(9, "test state", &[]);
-        t.map(|_| 0.0)
-            .unflatten(
-                &(0..t.count())
-                    .map(|_| 0.2 * normal(&mut rng) as f32)
-                    .collect::<Vec<_>>(),
-            )
-            .unwrap()
-    }
-
-    #[test]
-    fn adapter_gradients_agree_with_difference_quotients() {
-        for kind in [Kind::Lora, Kind::FfaLora, Kind::Full] {
-            let method = Method {
-                kind,
-                rank: 3,
-                targets: ["qkv", "o", "gate_up", "down", "embedding"]
-                    .map(String::from)
-                    .to_vec(),
-                scales: true,
-                forward: Forward::Float,
-                ..Method::default()
-            };
-            method.check(1).unwrap();
-            let tuner = Tuner::new(base(true), &method, 5).unwrap();
-            let state = randomised(&tuner.initial(3, 0).unwrap());
-            let (inputs, targets) = (vec![1u32, 7, 299, 4], vec![7u32, 299, 4, 2]);
-            let none = NamedTensors::new();
-            let penalties = Penalties::default();
-            let value = |s: &NamedTensors| {
-                let n = tuner.network(s, &none).unwrap();
-                let step = n
-                    .loss_and_gradients(&inputs, &targets, 4, &penalties, &|_| false)
-                    .unwrap();
-                step.loss + step.penalty
-            };
-            let n = tuner.network(&state, &none).unwrap();
-            let (_, g) = tuner
-                .gradient(&n, &state, &inputs, &targets, 4, &penalties)
-                .unwrap();
-            for t in g.iter() {
-                let i = (0..t.values.len())
-                    .max_by(|&a, &b| t.values[a].abs().total_cmp(&t.values[b].abs()))
-                    .unwrap();
-                let move_by = |h: f32| {
-                    let mut s = state.clone();
-                    s.values_mut(&t.name).unwrap()[i] += h;
-                    value(&s)
-                };
-                let slope = (move_by(2e-3) - move_by(-2e-3)) / 4e-3;
-                assert!(
-                    (slope - f64::from(t.values[i])).abs() < 2e-2 * slope.abs().max(0.02),
-                    "{kind:?} {}: {slope} against {}",
-                    t.name,
-                    t.values[i]
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn a_fresh_adapter_changes_nothing_and_ternary_results_stay_ternary() {
-        let tuner = Tuner::new(base(false), &Method::default(), 1).unwrap();
-        let state = tuner.initial(8, 0).unwrap();
-        let none = NamedTensors::new();
-        let ids = [1u32, 2, 3];
-        assert_eq!(
-            tuner
-                .network(&state, &none)
-                .unwrap()
-                .logits(&ids, 3)
-                .unwrap(),
-            base(false).logits(&ids, 3).unwrap()
-        );
-        let trained = tuner.network(&randomised(&state), &none).unwrap();
-        let served = trained.as_exported();
-        for (a, b) in trained
-            .logits(&ids, 3)
-            .unwrap()
-            .iter()
-            .zip(served.logits(&ids, 3).unwrap())
-        {
-            assert!(
-                (a - b).abs() < 0.02 * (1.0 + b.abs()),
-                "only the embedding is rounded: {a} {b}"
-            );
-        }
-    }
-
-    #[test]
-    fn wrong_settings_and_layouts_are_named() {
-        let m = |f: fn(&mut Method)| {
-            let mut m = Method::default();
-            f(&mut m);
-            m.check(2).unwrap_err().to_string()
-        };
-        assert!(m(|m| m.rank = 0).contains("method.rank"));
-        assert!(m(|m| m.ranks = vec![1]).contains("method.ranks"));
-        assert!(m(|m| m.targets = vec!["q".into()]).contains("method.targets"));
-        assert!(m(|m| m.scales = true).contains("method.scales"));
-        let tuner = Tuner::new(base(false), &Method::default(), 1).unwrap();
-        let message = tuner
-            .network(&NamedTensors::new(), &NamedTensors::new())
-            .unwrap_err()
-            .to_string();
-        assert!(message.contains("layers.0.qkv.lora_b"), "{message}");
-    }
-}
+#[path = "tuner_tests.rs"]
+mod tests;

@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Embedding,
     /// A bias or gain.
     Vector,
+    /// Vectors in front of every sequence's embeddings.
+    Prompt,
 }
 
 /// One master parameter in `f32`.
@@ -285,14 +287,57 @@ impl Network {
         Rope::new(tokens, self.sizes.hidden / self.sizes.heads, ROPE_THETA)
     }
 
-    fn embed(&self, inputs: &[u32]) -> Vec<f32> {
+    /// The prompt's vectors, row-major; empty without one.
+    fn prompt(&self) -> &[f32] {
+        self.parameters
+            .get(self.sizes.layers * PER_LAYER + 2)
+            .map_or(&[], |p| &p.data)
+    }
+
+    /// Vectors of the prompt.
+    pub(crate) fn prompt_rows(&self) -> usize {
+        self.prompt().len() / self.sizes.hidden
+    }
+
+    /// Embeddings of sequences of `tokens` ids each, every sequence behind the prompt.
+    fn embed(&self, inputs: &[u32], tokens: usize) -> Vec<f32> {
         let d = self.sizes.hidden;
         let table = &self.embedding().data;
-        inputs
-            .iter()
-            .flat_map(|&t| &table[t as usize * d..(t as usize + 1) * d])
+        let prompt = self.prompt();
+        let mut x = Vec::with_capacity(inputs.len() * d + inputs.len() / tokens * prompt.len());
+        for sequence in inputs.chunks_exact(tokens) {
+            x.extend_from_slice(prompt);
+            for &t in sequence {
+                x.extend_from_slice(&table[t as usize * d..(t as usize + 1) * d]);
+            }
+        }
+        x
+    }
+
+    /// The rows of `x` that belong to ids, not to the prompt.
+    fn behind_prompt(&self, x: Vec<f32>, tokens: usize) -> Vec<f32> {
+        let prompt = self.prompt().len();
+        if prompt == 0 {
+            return x;
+        }
+        x.chunks_exact(prompt + tokens * self.sizes.hidden)
+            .flat_map(|sequence| &sequence[prompt..])
             .copied()
             .collect()
+    }
+
+    /// The inverse of [`Self::behind_prompt`] for gradients: rows of the prompt are 0.
+    fn with_prompt_rows(&self, dx: Vec<f32>, tokens: usize) -> Vec<f32> {
+        let prompt = self.prompt().len();
+        if prompt == 0 {
+            return dx;
+        }
+        let mut out = Vec::with_capacity(dx.len() + dx.len() / tokens * self.prompt_rows());
+        for sequence in dx.chunks_exact(tokens * self.sizes.hidden) {
+            out.resize(out.len() + prompt, 0.0);
+            out.extend_from_slice(sequence);
+        }
+        out
     }
 
     fn layer(
@@ -369,14 +414,14 @@ impl Network {
 
     fn check_inputs(&self, inputs: &[u32], tokens: usize) -> Result<(), TrainError> {
         if tokens == 0
-            || tokens > self.sizes.context
+            || tokens > self.sizes.context - self.prompt_rows()
             || inputs.is_empty()
             || !inputs.len().is_multiple_of(tokens)
         {
             return Err(TrainError::Config(format!(
                 "{} ids in sequences of {tokens}: expected whole sequences of 1..={}",
                 inputs.len(),
-                self.sizes.context
+                self.sizes.context - self.prompt_rows()
             )));
         }
         match inputs.iter().find(|&&i| i as usize >= self.sizes.vocab) {
@@ -394,15 +439,13 @@ impl Network {
         inputs: &[u32],
         tokens: usize,
     ) -> Result<Tensor, TrainError> {
-        let (rope, attention) = (
-            self.rope(tokens),
-            self.attention(tokens, &Penalties::none()),
-        );
-        let mut x = self.embed(inputs);
+        let rows = self.prompt_rows() + tokens;
+        let (rope, attention) = (self.rope(rows), self.attention(rows, &Penalties::none()));
+        let mut x = self.embed(inputs, tokens);
         for l in 0..self.sizes.layers {
             self.layer(l, w, &mut x, &attention, &rope)?;
         }
-        Ok(self.head(w, &x)?.3)
+        Ok(self.head(w, &self.behind_prompt(x, tokens))?.3)
     }
 
     /// Sum of `-ln p(target)` over the windows of `windows`, each `(inputs, targets)` of one context length, `batch` at a time.
@@ -451,14 +494,18 @@ impl Network {
             ..
         } = self.sizes;
         self.check_inputs(inputs, context)?;
-        let n = inputs.len();
         let w = self.weights()?;
-        let (rope, attention) = (self.rope(context), self.attention(context, penalties));
-        let mut x = self.embed(inputs);
+        let rows = self.prompt_rows() + context;
+        let (rope, attention) = (self.rope(rows), self.attention(rows, penalties));
+        let mut x = self.embed(inputs, context);
         let mut caches = Vec::with_capacity(layers);
         for l in 0..layers {
             caches.push(self.layer(l, &w, &mut x, &attention, &rope)?);
         }
+        // Ids, of which each has a loss; in the layers below, rows of the prompt are among them.
+        let ids = inputs.len();
+        let n = x.len() / d;
+        let x = self.behind_prompt(x, context);
         let (y, r, g, logits) = self.head(&w, &x)?;
         let (loss, d_logits) =
             with_data(&logits, |z| kernels::cross_entropy(z, targets, vocab, true))?;
@@ -466,7 +513,7 @@ impl Network {
 
         let mut gradients: Vec<Option<Tensor>> = vec![None; self.parameters.len()];
         let e = layers * PER_LAYER;
-        let d_logits = tensor(d_logits, n, vocab)?;
+        let d_logits = tensor(d_logits, ids, vocab)?;
         let dg = d_logits.matmul(&w[e])?;
         let mut d_embedding = if wanted(e) {
             with_data(&d_logits.t()?.matmul(&g)?, <[f32]>::to_vec)?
@@ -486,8 +533,9 @@ impl Network {
                 .flat_map(|dg| dg.iter().zip(gain).map(|(a, b)| a * b))
                 .collect()
         })?;
-        let mut dx = vec![0f32; n * d];
+        let mut dx = vec![0f32; ids * d];
         kernels::rms_norm_backward(&y, &r, &dy, d, NormPenalty::default(), &mut dx);
+        let mut dx = self.with_prompt_rows(dx, context);
         gradients[e + 1] = Some(tensor(d_gain, 1, d)?);
 
         let peak = NormPenalty {
@@ -574,7 +622,16 @@ impl Network {
             let dn1 = dqkv.matmul(&w[base + QKV])?;
             costs[1] += norm_back(&c.n1, &c.r1, &dn1, d, peak, &mut dx)?;
         }
+        if let Some(g) = gradients.get_mut(e + 2) {
+            let size = self.prompt().len();
+            let mut sum = vec![0f32; size];
+            for sequence in dx.chunks_exact(size + context * d) {
+                kernels::add(&mut sum, &sequence[..size]);
+            }
+            *g = Some(tensor(sum, size / d, d)?);
+        }
         if wanted(e) {
+            let dx = self.behind_prompt(dx, context);
             for (&t, dx) in inputs.iter().zip(dx.chunks_exact(d)) {
                 let row = &mut d_embedding[t as usize * d..(t as usize + 1) * d];
                 row.iter_mut().zip(dx).for_each(|(a, b)| *a += b);
@@ -587,7 +644,7 @@ impl Network {
             }
         }
         Ok(Step {
-            loss: loss / n as f64,
+            loss: loss / ids as f64,
             penalties: costs,
             gradients,
             attn_log_ms,

@@ -24,12 +24,15 @@ pub enum Role {
     Embedding,
     /// A gain or bias.
     Vector,
+    /// Trained vectors in front of every sequence, `[vectors, hidden]`: see [`Network::set_prompt`].
+    Prompt,
 }
 
 /// Name, shape and values of a parameter.
 #[derive(Clone, Copy, Debug)]
 pub struct ParameterView<'a> {
-    /// `layers.0.qkv`, `layers.0.o`, `layers.0.gate_up`, `layers.0.down`, `layers.0.head_bias`, …, `embedding`, `norm`.
+    /// `layers.0.qkv`, `layers.0.o`, `layers.0.gate_up`, `layers.0.down`, `layers.0.head_bias`, …, `embedding`, `norm`, and
+    /// `prompt` where there is one.
     pub name: &'a str,
     /// Rows (outputs); 1 for vectors.
     pub rows: usize,
@@ -67,6 +70,7 @@ impl Network {
                 Kind::Linear(parts) => Role::Linear { parts },
                 Kind::Embedding => Role::Embedding,
                 Kind::Vector => Role::Vector,
+                Kind::Prompt => Role::Prompt,
             },
             values: &p.data,
         })
@@ -90,9 +94,38 @@ impl Network {
         self.sizes.quantised = quantised;
     }
 
-    /// Tokens of the longest sequence.
+    /// Tokens of the longest sequence, beside the prompt.
     pub fn context(&self) -> usize {
-        self.sizes.context
+        self.sizes.context - self.prompt_rows()
+    }
+
+    /// Puts vectors in front of every sequence's embeddings (prompt tuning, arXiv 2104.08691), as the last parameter, `prompt`. `vectors` is
+    /// row-major, `[vectors, hidden]`; they take positions of the context and have no loss of their own. An exported folder does not hold them.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when there is a prompt already, for part of a vector, or when less than half of the context would be left.
+    pub fn set_prompt(&mut self, vectors: Vec<f32>) -> Result<(), TrainError> {
+        let (hidden, context) = (self.sizes.hidden, self.sizes.context);
+        let rows = vectors.len() / hidden;
+        if self.prompt_rows() > 0
+            || rows == 0
+            || !vectors.len().is_multiple_of(hidden)
+            || 2 * rows > context
+        {
+            return Err(wrong(format!(
+                "a prompt of {} values: expected one, of 1 to {} vectors of {hidden} values each",
+                vectors.len(),
+                context / 2
+            )));
+        }
+        self.parameters.push(Parameter {
+            name: "prompt".into(),
+            rows,
+            cols: hidden,
+            kind: Kind::Prompt,
+            data: vectors,
+        });
+        Ok(())
     }
 
     /// Number of token ids.
@@ -459,5 +492,61 @@ mod tests {
                 .sum::<f64>();
         }
         assert!((sum - want).abs() < 1e-4);
+    }
+
+    #[test]
+    fn a_prompt_of_embeddings_is_as_good_as_the_tokens_and_its_gradient_is_a_difference_quotient() {
+        let plain = Network::new(&config());
+        let table = plain.parameters().find(|p| p.name == "embedding").unwrap();
+        let row = |t: usize| table.values[t * 16..(t + 1) * 16].to_vec();
+        let mut prompted = plain.clone();
+        prompted.set_prompt([row(9), row(200)].concat()).unwrap();
+        assert_eq!(prompted.context(), 6);
+        // Two sequences of three ids, each behind tokens 9 and 200.
+        let (ids, targets) = ([1u32, 2, 3, 4, 5, 6], [2u32, 3, 4, 5, 6, 7]);
+        let got = prompted.logits(&ids, 3).unwrap();
+        for (sequence, got) in ids.chunks(3).zip(got.chunks(3 * 270)) {
+            let long = [&[9, 200], sequence].concat();
+            let want = &plain.logits(&long, 5).unwrap()[2 * 270..];
+            assert!(got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-5));
+        }
+        let none = Penalties::none();
+        let index = prompted.parameters().len() - 1;
+        let wanted = |i: usize| i == index;
+        let step = prompted
+            .loss_and_gradients(&ids, &targets, 3, &none, &wanted)
+            .unwrap();
+        let loss: f64 = prompted
+            .token_losses(&ids, &targets, 3)
+            .unwrap()
+            .iter()
+            .sum();
+        assert!((step.loss - loss / 6.0).abs() < 1e-6);
+        assert!(step.gradients[..index].iter().all(Vec::is_empty));
+        let at = (0..32)
+            .max_by(|&a, &b| {
+                let g = &step.gradients[index];
+                g[a].abs().total_cmp(&g[b].abs())
+            })
+            .unwrap();
+        let moved = |h: f32| {
+            let mut n = prompted.clone();
+            n.values_mut(index)[at] += h;
+            n.token_losses(&ids, &targets, 3)
+                .unwrap()
+                .iter()
+                .sum::<f64>()
+                / 6.0
+        };
+        let slope = (moved(1e-3) - moved(-1e-3)) / 2e-3;
+        let g = f64::from(step.gradients[index][at]);
+        assert!((slope - g).abs() < 2e-2 * slope.abs(), "{slope} {g}");
+        // Gradients of the other parameters are those of the long sequences, where only the ids have a loss.
+        let all = prompted.loss_and_gradients(&ids, &targets, 3, &none, &|_| true);
+        assert!(all.unwrap().gradients.iter().all(|g| !g.is_empty()));
+        assert!(prompted.logits(&[1; 7], 7).is_err());
+        assert!(prompted.set_prompt(row(1)).is_err());
+        assert!(plain.clone().set_prompt(vec![0.0; 5 * 16]).is_err());
+        assert!(plain.clone().set_prompt(vec![0.0; 17]).is_err());
     }
 }

@@ -20,6 +20,7 @@ Examples:
   tacit federate run --compare
   tacit federate run examples/federate.toml --out runs/first
   tacit federate run examples/federate.toml --out runs/first --resume
+  tacit federate run examples/federate-few.toml --set data.train_limit=16 --set method.kind=prompt
 
 Without CONFIG the shipped configuration is run (examples/federate.toml). Ctrl-C stops after the work at hand; --resume goes on from the last
 finished round and ends with the same model as an undisturbed run.")]
@@ -320,4 +321,7 @@ pub struct RunArgs {
     /// Also train each client alone and one model on all text, and compare
     #[arg(long)]
     pub compare: bool,
+    /// Replace a setting of the configuration, e.g. --set train.lr=0.001; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
 }

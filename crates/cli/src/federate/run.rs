@@ -5,7 +5,9 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use serde::Serialize;
-use tacit_federated::run::{Comparison, Event, Exported, RoundRecord, Run, compare, export};
+use tacit_federated::run::{
+    Comparison, Event, Exported, Own, RoundRecord, Run, compare, export, export_own,
+};
 
 use super::args::RunArgs;
 use super::failure;
@@ -27,6 +29,7 @@ struct Report {
     rounds: Vec<RoundRecord>,
     comparison: Option<Comparison>,
     exported: Exported,
+    personal: Option<Vec<Own>>,
     seconds: f64,
 }
 
@@ -40,7 +43,7 @@ struct Client {
 /// Runs the command.
 pub fn run(args: &RunArgs, global: &Global) -> Outcome {
     let began = Instant::now();
-    let mut config = setting::config(args.config.as_deref())?;
+    let mut config = setting::config_with(args.config.as_deref(), &args.set)?;
     if let Some(out) = &args.out {
         config.out = out.clone();
     }
@@ -79,6 +82,10 @@ pub fn run(args: &RunArgs, global: &Global) -> Outcome {
     };
     let folder = run.config().out.join("model");
     let exported = export(&run, &run.state().global, &folder).map_err(failure)?;
+    let personal = match run.config().personal {
+        Some(_) => Some(export_own(&run, &run.config().out.join("personal")).map_err(failure)?),
+        None => None,
+    };
     let report = Report {
         stages,
         trained_values: run.trained_values(),
@@ -96,6 +103,7 @@ pub fn run(args: &RunArgs, global: &Global) -> Outcome {
         rounds: run.state().records.clone(),
         comparison,
         exported,
+        personal,
         seconds: began.elapsed().as_secs_f64(),
     };
     if global.json {
@@ -116,19 +124,15 @@ pub fn head() -> String {
 /// The stages of an update's way, as the run's head prints them.
 pub fn stages(run: &Run) -> Vec<String> {
     let c = run.config();
-    let m = &c.method;
-    let trained = format!(
-        "{} (rank {}) on {}{}{}",
-        format!("{:?}", m.kind).to_lowercase(),
-        m.rank,
-        m.targets.join(", "),
-        if m.vectors { ", vectors" } else { "" },
-        if m.scales { ", scales" } else { "" }
-    );
     let mut all = vec![format!(
-        "train {trained}: {} steps of {} sequences",
-        c.train.steps, c.train.batch
+        "train {}: {} steps of {} sequences",
+        c.method.describe(),
+        c.train.steps,
+        c.train.batch
     )];
+    if let Some(p) = c.personal {
+        all.push(format!("private adapters of rank {}", p.rank));
+    }
     all.extend(c.stages.iter().map(|s| s.describe()));
     all.push(format!(
         "combine by {}",
@@ -258,15 +262,40 @@ fn conclude(report: &Report) {
             100.0 * (c.federated / c.central - 1.0)
         );
     }
+    if let Some(own) = &report.personal {
+        println!();
+        println!(
+            "{:32} {:>9} {:>9} {:>9}",
+            "perplexity on its own text", "base", "shared", "personal"
+        );
+        for o in own {
+            println!(
+                "  {:2} {:27} {:>9.3} {:>9.3} {:>9.3}",
+                o.client,
+                o.name.chars().take(27).collect::<String>(),
+                o.base,
+                o.shared,
+                o.personal
+            );
+        }
+        println!(
+            "  each client's own model lies in the folder personal, where in a federation of machines only the client has it"
+        );
+    }
     let e = &report.exported;
     println!();
     println!(
-        "model in {}: perplexity {:.3} as trained, {:.3} as served{}",
+        "model in {}: perplexity {:.3} as trained, {:.3} as served{}{}",
         e.folder.display(),
         e.trained_perplexity,
         e.served_perplexity,
         if e.ternarised {
             " (its matrices had to be ternarised)"
+        } else {
+            ""
+        },
+        if e.prompt > 0 {
+            ", behind the prompt in prompt.safetensors"
         } else {
             ""
         }

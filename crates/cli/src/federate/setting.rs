@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use tacit_bitnet::train::Network;
+use tacit_federated::FederatedError;
 use tacit_federated::config::RunConfig;
 use tacit_federated::partition::ClientText;
 use tacit_federated::run::{BaseModel, Run, random_base, texts};
@@ -19,9 +20,18 @@ const TRAINED_ON: &str = include_str!("../../../../models/tacit-mini/corpus.txt"
 
 /// The configuration in a file, or the shipped one.
 pub fn config(path: Option<&Path>) -> Outcome<RunConfig> {
+    config_with(path, &[])
+}
+
+/// The same with some settings replaced.
+pub fn config_with(path: Option<&Path>, set: &[String]) -> Outcome<RunConfig> {
     match path {
-        Some(path) => RunConfig::load(path),
-        None => RunConfig::from_toml(SHIPPED, "the shipped configuration"),
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).map_err(|e| failure(FederatedError::io(path, e)))?;
+            RunConfig::from_toml_with(&text, &path.display().to_string(), set)
+        }
+        None => RunConfig::from_toml_with(SHIPPED, "the shipped configuration", set),
     }
     .map_err(failure)
 }

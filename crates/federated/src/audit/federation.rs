@@ -41,6 +41,8 @@ fn name(method: &Method) -> String {
         Kind::Lora => format!("lora, rank {}", method.rank),
         Kind::FfaLora => format!("ffa-lora, rank {}", method.rank),
         Kind::Full => "full".into(),
+        Kind::FedKSeed => "fedkseed".into(),
+        Kind::Prompt => "prompt".into(),
     }
 }
 
@@ -104,6 +106,8 @@ pub fn inversion(
             views.push((&full, what.clone(), view));
             views.push((run.tuner(), what, view));
         }
+        // The attack reads a gradient of the first layer, which these methods do not send.
+        views.retain(|v| !matches!(v.0.method().kind, Kind::FedKSeed | Kind::Prompt));
         for (tuner, view_name, view) in views {
             if tell().is_break() {
                 return Ok(None);

@@ -73,7 +73,7 @@ pub fn recovery(
     let name = match tuner.method().kind {
         Kind::Lora => factor(LAYER, 'a'),
         Kind::FfaLora => factor(LAYER, 'b'),
-        Kind::Full => format!("{LAYER}.delta"),
+        Kind::Full | Kind::FedKSeed | Kind::Prompt => format!("{LAYER}.delta"),
     };
     if state.get(&name).is_none() || clients.is_empty() {
         return Err(FederatedError::setting(

@@ -1,24 +1,31 @@
 //! A client's part of a round: what it is given, what it sends.
 
+use super::memory::Memory;
 use crate::compress::decode;
 use crate::config::RunConfig;
 use crate::data::ClientData;
-use crate::local::{Controls, LocalOutcome, Turn, private_gradient, train};
+use crate::local::{Controls, Guidance, LocalOptions, LocalOutcome, Turn, private_gradient, train};
 use crate::lora::{Global, start_of};
-use crate::stage::Stage;
+use crate::personal::{Moves, Order};
 use crate::tuner::Tuner;
-use crate::{FederatedError, NamedTensors};
+use crate::{FederatedError, NamedTensors, personal};
 
 /// A client's part of a round, as the coordinator receives it.
+#[derive(Default)]
 pub(super) struct Contribution {
     pub client: usize,
     /// The rank's cut of the shared state, from which the client began.
     pub start: NamedTensors,
-    pub outcome: LocalOutcome,
+    /// Mean training loss, nats per token.
+    pub loss: f64,
+    /// Tokens trained on.
+    pub tokens: usize,
     /// The update after the client's stages, as the bytes that travel say it.
     pub update: NamedTensors,
-    /// What compression left out, for the next round.
-    pub kept: NamedTensors,
+    /// By how much SCAFFOLD's control variate of this client has changed; empty without it.
+    pub control_change: NamedTensors,
+    /// What the client remembers from now on.
+    pub memory: Memory,
     /// Weight in an average: the client's examples.
     pub weight: f64,
     /// The update as it travels, where no hidden sum carries it.
@@ -27,108 +34,155 @@ pub(super) struct Contribution {
     pub bytes_down: u64,
 }
 
-/// What a client remembers between rounds.
-pub(super) struct Memory<'a> {
-    pub kept: &'a NamedTensors,
-    /// SCAFFOLD's controls of server and client.
-    pub controls: (&'a NamedTensors, &'a NamedTensors),
+/// A client with everything that does not change from round to round.
+#[derive(Clone, Copy)]
+pub(super) struct Worker<'a> {
+    pub config: &'a RunConfig,
+    pub tuner: &'a Tuner,
+    pub data: &'a ClientData,
+    /// Number of the client.
+    pub client: usize,
 }
 
-/// Trains client number `client` in round `round` (from 0) from the shared state, and puts its update through the stages of its side.
-///
-/// # Errors
-/// Whatever goes wrong in training.
-pub(super) fn contribute(
-    c: &RunConfig,
-    tuner: &Tuner,
-    data: &ClientData,
-    client: usize,
-    round: usize,
-    global: &Global,
-    memory: Memory<'_>,
-) -> Result<Contribution, FederatedError> {
-    let rank = c.method.rank_of(client);
-    let start = start_of(tuner, c.combine, global, rank, round as u64)?;
-    // What the client is sent: its start in full precision.
-    let message = |t: &NamedTensors| (18 + 4 * t.count()) as u64;
-    let weight = data.train.len() as f64;
-    if let Some(noise) = c.noise() {
-        let g = private_gradient(
-            tuner,
-            &start,
-            &global.residual,
-            &data.train[..noise.examples.min(data.train.len())],
-            noise.clip,
-        )?;
-        return Ok(Contribution {
-            client,
-            outcome: LocalOutcome {
-                state: start.clone(),
-                loss: g.loss,
-                tokens: g.tokens,
-                control: None,
-            },
-            update: g.descent,
-            kept: NamedTensors::new(),
-            weight,
-            payload: Vec::new(),
-            bytes_up: 0,
-            bytes_down: message(&start),
-            start,
-        });
+impl Worker<'_> {
+    /// What the client remembers before its first round.
+    ///
+    /// # Errors
+    /// Never for the tuner's own layout.
+    pub fn first_memory(&self) -> Result<Memory, FederatedError> {
+        let c = self.config;
+        let mut memory = Memory::default();
+        if c.train.scaffold {
+            let like = self.tuner.initial(c.method.rank_of(self.client), 0)?;
+            memory.control = like.zeros_like();
+        }
+        if let Some(p) = c.personal {
+            memory.personal = personal::initial(self.tuner, p.rank, self.client)?;
+        }
+        Ok(memory)
     }
-    let turn = Turn {
-        seed: c.seed,
-        client: client as u64,
-        round,
-        lr: c.train.rate(round, c.rounds),
-    };
-    let controls = c.train.scaffold.then_some(Controls {
-        server: memory.controls.0,
-        client: memory.controls.1,
-    });
-    let outcome = train(
-        tuner,
-        &start,
-        &global.residual,
-        &data.train,
-        &c.train,
-        turn,
-        controls,
-    )?;
-    let mut update = outcome.state.difference(&start)?;
-    let mut kept = memory.kept.clone();
-    let mut payload = Vec::new();
-    for stage in &c.stages {
-        if let Stage::Clip { norm } = stage {
-            let n = update.norm();
-            if n > *norm {
+
+    /// Trains in round `round` (from 0) from the shared state, and puts the update through the stages of the client's side. `control` is SCAFFOLD's
+    /// server control.
+    ///
+    /// # Errors
+    /// Whatever goes wrong in training.
+    pub fn contribute(
+        &self,
+        round: usize,
+        global: &Global,
+        control: &NamedTensors,
+        memory: &Memory,
+    ) -> Result<Contribution, FederatedError> {
+        let c = self.config;
+        let rank = c.method.rank_of(self.client);
+        let start = start_of(self.tuner, c.combine, global, rank, round as u64)?;
+        // What the client is sent: its start in full precision.
+        let message = |t: &NamedTensors| (18 + 4 * t.count()) as u64;
+        let mut out = Contribution {
+            client: self.client,
+            weight: self.data.train.len() as f64,
+            bytes_down: message(&start),
+            memory: memory.clone(),
+            ..Contribution::default()
+        };
+        if let Some(noise) = c.noise() {
+            let examples = noise.examples.min(self.data.train.len());
+            let g = private_gradient(
+                self.tuner,
+                &start,
+                &global.residual,
+                &self.data.train[..examples],
+                noise.clip,
+            )?;
+            (out.loss, out.tokens, out.update) = (g.loss, g.tokens, g.descent);
+            out.start = start;
+            return Ok(out);
+        }
+        let local = self.trained(round, &start, &global.residual, control, memory)?;
+        (out.loss, out.tokens) = (local.loss, local.tokens);
+        if let Some(next) = local.control {
+            out.control_change = next.difference(&memory.control)?;
+            out.memory.control = next;
+            out.bytes_up += message(&start);
+            out.bytes_down += message(&start);
+        }
+        let state = if c.personal.is_some() {
+            let (shared, private) = personal::split(&local.state, rank)?;
+            out.memory.personal = private;
+            shared
+        } else {
+            local.state
+        };
+        out.update = state.difference(&start)?;
+        if let Some(norm) = c.clip() {
+            let n = out.update.norm();
+            if n > norm {
                 // A hair below, so that rounding cannot lift a coordinate above the bound.
-                update.scale((norm / n * (1.0 - 1e-6)) as f32);
+                out.update.scale((norm / n * (1.0 - 1e-6)) as f32);
+            }
+        }
+        if !c.hides_updates() {
+            let kept = &mut out.memory.kept;
+            let (bytes, said) = c.codec().encode_with_feedback(&out.update, kept)?;
+            debug_assert_eq!(decode(&bytes, &out.update)?, said);
+            out.payload = bytes;
+            out.update = said;
+        }
+        out.bytes_up += out.payload.len() as u64;
+        out.start = start;
+        Ok(out)
+    }
+
+    /// Local training from `start`, joined with the client's private part where it has one.
+    fn trained(
+        &self,
+        round: usize,
+        start: &NamedTensors,
+        residual: &NamedTensors,
+        control: &NamedTensors,
+        memory: &Memory,
+    ) -> Result<LocalOutcome, FederatedError> {
+        let c = self.config;
+        let turn = Turn {
+            seed: c.seed,
+            client: self.client as u64,
+            round,
+            lr: c.train.rate(round, c.rounds),
+        };
+        let go = |state: &NamedTensors, options: &LocalOptions, guidance: Guidance<'_>| {
+            let data = &self.data.train;
+            train(self.tuner, state, residual, data, options, turn, guidance)
+        };
+        let Some(p) = c.personal else {
+            let controls = c.train.scaffold.then_some(Controls {
+                server: control,
+                client: &memory.control,
+            });
+            let guidance = Guidance {
+                controls,
+                ..Guidance::default()
+            };
+            return go(start, &c.train, guidance);
+        };
+        let rank = c.method.rank_of(self.client);
+        let moving = |moves| Guidance {
+            moves,
+            ..Guidance::default()
+        };
+        let joined = personal::join(start, &memory.personal)?;
+        match p.order {
+            Order::Together => go(&joined, &c.train, moving(Moves::All)),
+            Order::Alternate => {
+                let first = LocalOptions {
+                    steps: p.steps,
+                    ..c.train.clone()
+                };
+                let first = go(&joined, &first, moving(Moves::Private(rank)))?;
+                let mut then = go(&first.state, &c.train, moving(Moves::Shared(rank)))?;
+                then.tokens += first.tokens;
+                Ok(then)
             }
         }
     }
-    if c.secure_bits().is_none() && !c.encrypted() {
-        let (bytes, said) = c.codec().encode_with_feedback(&update, &mut kept)?;
-        debug_assert_eq!(decode(&bytes, &update)?, said);
-        payload = bytes;
-        update = said;
-    }
-    let mut bytes_up = payload.len() as u64;
-    let mut bytes_down = message(&start);
-    if c.train.scaffold {
-        bytes_up += message(&start);
-        bytes_down += message(&start);
-    }
-    Ok(Contribution {
-        client,
-        start,
-        outcome,
-        update,
-        kept,
-        weight,
-        payload,
-        bytes_up,
-        bytes_down,
-    })
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Run, perplexity};
 use crate::data::Window;
-use crate::local::{LocalOptions, Turn, train};
+use crate::local::{Guidance, LocalOptions, Turn, train};
 use crate::{FederatedError, NamedTensors};
 
 /// Perplexities over all clients' validation text.
@@ -50,7 +50,16 @@ pub fn compare(
                 round,
                 lr: options.rate(round, config.rounds),
             };
-            state = train(run.tuner(), &state, &none, data, options, turn, None)?.state;
+            state = train(
+                run.tuner(),
+                &state,
+                &none,
+                data,
+                options,
+                turn,
+                Guidance::default(),
+            )?
+            .state;
         }
         Ok::<_, FederatedError>(state)
     };

@@ -8,17 +8,17 @@ use serde::Serialize;
 
 use super::client::Contribution;
 use super::history::History;
+use super::memory::Memory;
 use super::{BaseModel, Run, perplexity};
+use crate::FederatedError;
 use crate::audit::membership::loss_threshold;
 use crate::config::RunConfig;
 use crate::data::Window;
-use crate::local::LocalOutcome;
 use crate::lora::{Combine, Global, start_of};
 use crate::partition::ClientText;
 use crate::protection::ClientId;
 use crate::rules::Rule;
 use crate::unlearning::{Certificate, Removal};
-use crate::{FederatedError, NamedTensors};
 
 /// How a client is to be forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +139,7 @@ pub fn forget(
         }
     };
     std::fs::create_dir_all(&rest.out).map_err(|e| FederatedError::io(&rest.out, e))?;
+    run.state.clients[client] = Memory::default();
     run.state.save(&run.checkpoint(), &run.fingerprint)?;
     let seconds = began.elapsed().as_secs_f64();
 
@@ -181,8 +182,9 @@ fn choose(config: &RunConfig, way: Way, best: Removal) -> Result<Removal, Federa
         Removal::Replay { from_round } | Removal::Subtract { from_round } => from_round,
     };
     let hidden = config.hides_updates();
+    // Private parts were trained beside the shared one: they are formed by replay only.
     match way {
-        Way::Best if !hidden => Ok(best),
+        Way::Best if !hidden && config.personal.is_none() => Ok(best),
         Way::Best | Way::Replay => Ok(Removal::Replay { from_round }),
         Way::Subtract => {
             let fits = !hidden
@@ -228,18 +230,10 @@ impl Run {
             contributions.push(Contribution {
                 client: id as usize,
                 update: start.unflatten(&values)?,
-                outcome: LocalOutcome {
-                    state: NamedTensors::new(),
-                    loss: 0.0,
-                    tokens: 0,
-                    control: None,
-                },
-                kept: NamedTensors::new(),
+                memory: self.state.clients[id as usize].clone(),
                 weight,
-                payload: Vec::new(),
-                bytes_up: 0,
-                bytes_down: 0,
                 start,
+                ..Contribution::default()
             });
         }
         if contributions.is_empty() {

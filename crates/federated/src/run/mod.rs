@@ -16,6 +16,8 @@ mod encrypted;
 mod export;
 mod forget;
 mod history;
+mod memory;
+mod own;
 mod party;
 mod private;
 mod remote;
@@ -35,6 +37,8 @@ pub use compare::{Comparison, compare};
 pub use export::{Exported, export, export_model};
 pub use forget::{Forgetting, Forgotten, Way, forget};
 pub use history::History;
+pub use memory::Memory;
+pub use own::{Own, export_own};
 pub use party::Party;
 pub use remote::{RemoteEvent, RemoteOptions, coordinate};
 pub use state::{RoundRecord, RunState};
@@ -158,17 +162,11 @@ impl Run {
             }
         };
         config.method.check(texts.len())?;
+        let tuner = Tuner::new(base.network, &config.method, config.seed)?;
         let clients = texts
             .iter()
-            .map(|t| {
-                examples(
-                    t,
-                    &base.tokenizer,
-                    base.network.context(),
-                    config.data.sequences,
-                    config.data.validation_percent,
-                )
-            })
+            .enumerate()
+            .map(|(k, t)| client_data(&config, &tuner, &base.tokenizer, t, k))
             .collect::<Result<Vec<_>, _>>()?;
         let validation = clients
             .iter()
@@ -180,7 +178,6 @@ impl Run {
                 c.valid[..limit].iter().cloned()
             })
             .collect();
-        let tuner = Tuner::new(base.network, &config.method, config.seed)?;
         let fingerprint = fingerprint(&config, &tuner, &clients, &without)?;
         let present = clients.len() - without.len();
         let hidden = hidden(&config, &tuner, present, &fingerprint)?;
@@ -255,21 +252,14 @@ impl Run {
 
     fn first_state(&self) -> Result<RunState, FederatedError> {
         let adapter = self.tuner.initial(self.config.method.rank, 0)?;
-        let none = || vec![NamedTensors::new(); self.clients.len()];
         let mut state = RunState {
-            control: NamedTensors::new(),
-            controls: none(),
-            kept: none(),
+            clients: (0..self.clients.len())
+                .map(|k| self.worker(k).first_memory())
+                .collect::<Result<_, _>>()?,
             ..RunState::default()
         };
         if self.config.train.scaffold {
             state.control = adapter.zeros_like();
-            for (k, c) in state.controls.iter_mut().enumerate() {
-                *c = self
-                    .tuner
-                    .initial(self.config.method.rank_of(k), 0)?
-                    .zeros_like();
-            }
         }
         state.global = Global {
             adapter,
@@ -415,6 +405,20 @@ pub fn random_base(config: &RunConfig, texts: &[ClientText]) -> Result<BaseModel
     })
 }
 
+/// The examples of client number `client`, in sequences that leave room for a prompt.
+fn client_data(
+    config: &RunConfig,
+    tuner: &Tuner,
+    tokenizer: &tokenizers::Tokenizer,
+    text: &ClientText,
+    client: usize,
+) -> Result<ClientData, FederatedError> {
+    let d = &config.data;
+    let context = tuner.base().context();
+    let data = examples(text, tokenizer, context, d.sequences, d.validation_percent)?;
+    Ok(data.few(d.train_limit, config.seed, client))
+}
+
 /// What hides the updates of a run.
 fn hidden(
     config: &RunConfig,
@@ -532,6 +536,10 @@ fn fingerprint(
     Ok(h.finalize().to_hex().to_string())
 }
 
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod method_tests;
 #[cfg(test)]
 mod remote_tests;
 #[cfg(test)]

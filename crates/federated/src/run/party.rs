@@ -15,11 +15,12 @@ use std::path::PathBuf;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 
-use super::client::{Contribution, Memory, contribute};
+use super::client::{Contribution, Worker};
+use super::memory::Memory;
 use super::private::PrivateSum;
-use super::{BaseModel, fingerprint, perplexity};
+use super::{BaseModel, client_data, fingerprint, perplexity};
 use crate::config::RunConfig;
-use crate::data::{ClientData, Window, examples};
+use crate::data::{ClientData, Window};
 use crate::flower::proto::Scalar;
 use crate::flower::record::{Array, Content, Record, from_tensors, to_tensors};
 use crate::lora::{Combine, Global};
@@ -44,8 +45,8 @@ pub struct Party {
     file: PathBuf,
     /// Round of the last answer, what was kept before it and after it.
     last: Option<usize>,
-    before: NamedTensors,
-    after: NamedTensors,
+    before: Memory,
+    after: Memory,
     identity: Option<SigningKey>,
     sum: Option<Client>,
 }
@@ -76,20 +77,21 @@ impl Party {
     ) -> Result<Self, FederatedError> {
         config.check()?;
         check_remote(&config)?;
-        let data = examples(
-            text,
-            &base.tokenizer,
-            base.network.context(),
-            config.data.sequences,
-            config.data.validation_percent,
-        )?;
         let tuner = Tuner::new(base.network, &config.method, config.seed)?;
+        let data = client_data(&config, &tuner, &base.tokenizer, text, client)?;
         let agreement = fingerprint(&config, &tuner, &[], &Default::default())?;
         let file = config.out.join(format!("node-{client}.safetensors"));
+        let first = Worker {
+            config: &config,
+            tuner: &tuner,
+            data: &data,
+            client,
+        }
+        .first_memory()?;
         let mut party = Self {
             last: None,
-            before: NamedTensors::new(),
-            after: NamedTensors::new(),
+            before: first.clone(),
+            after: first,
             identity,
             sum: None,
             config,
@@ -116,6 +118,7 @@ impl Party {
             ));
         }
         self.last = meta.get("round").and_then(|r| r.parse().ok());
+        (self.before, self.after) = Default::default();
         for t in all.iter() {
             let (group, name) = t.name.split_once('/').unwrap_or_default();
             let target = if group == "before" {
@@ -123,24 +126,16 @@ impl Party {
             } else {
                 &mut self.after
             };
-            target.insert(name, &t.shape, t.values.clone())?;
+            target.read(name, &t.shape, t.values.clone())?;
         }
         Ok(())
     }
 
-    fn keep(
-        &mut self,
-        round: usize,
-        before: NamedTensors,
-        after: NamedTensors,
-    ) -> Result<(), FederatedError> {
+    fn keep(&mut self, round: usize, before: Memory, after: Memory) -> Result<(), FederatedError> {
         if !(before.is_empty() && after.is_empty()) {
             let mut all = NamedTensors::new();
-            for (group, tensors) in [("before", &before), ("after", &after)] {
-                for t in tensors.iter() {
-                    all.insert(format!("{group}/{}", t.name), &t.shape, t.values.clone())?;
-                }
-            }
+            before.write("before", &mut all)?;
+            after.write("after", &mut all)?;
             std::fs::create_dir_all(&self.config.out)
                 .map_err(|e| FederatedError::io(&self.config.out, e))?;
             all.save(
@@ -153,6 +148,15 @@ impl Party {
         }
         (self.last, self.before, self.after) = (Some(round), before, after);
         Ok(())
+    }
+
+    fn worker(&self) -> Worker<'_> {
+        Worker {
+            config: &self.config,
+            tuner: &self.tuner,
+            data: &self.data,
+            client: self.client,
+        }
     }
 
     /// Number of the client.
@@ -266,31 +270,20 @@ impl Party {
             ));
         }
         let global = self.global(content)?;
-        // What was kept before this round: a round that is asked for again begins where it began.
-        let kept = if self.last == Some(round) {
+        // What was remembered before this round: a round that is asked for again begins where it began.
+        let memory = if self.last == Some(round) {
             self.before.clone()
         } else {
             self.after.clone()
         };
-        let none = NamedTensors::new();
-        let c = contribute(
-            &self.config,
-            &self.tuner,
-            &self.data,
-            self.client,
-            round,
-            &global,
-            Memory {
-                kept: &kept,
-                controls: (&none, &none),
-            },
-        )?;
+        let control = NamedTensors::new();
+        let mut c = self
+            .worker()
+            .contribute(round, &global, &control, &memory)?;
+        let after = std::mem::take(&mut c.memory);
         let metrics = self.metrics(vec![
-            ("train-loss".to_owned(), Scalar::Double(c.outcome.loss)),
-            (
-                "train-tokens".to_owned(),
-                Scalar::Sint(c.outcome.tokens as i64),
-            ),
+            ("train-loss".to_owned(), Scalar::Double(c.loss)),
+            ("train-tokens".to_owned(), Scalar::Sint(c.tokens as i64)),
         ]);
         let record = if self.config.hides_updates() {
             let first = self.begin_sum(round, &c, content)?;
@@ -311,7 +304,7 @@ impl Party {
             local.axpy(1.0, &c.update)?;
             ("arrays".to_owned(), from_tensors(&local))
         };
-        self.keep(round, kept, c.kept)?;
+        self.keep(round, memory, after)?;
         Ok(Content(vec![record, metrics]))
     }
 

@@ -12,17 +12,16 @@ use super::client::Contribution;
 use super::party::{SUM, UPDATE, check_remote, roster};
 use super::round::Aggregate;
 use super::{BaseModel, Hidden, RoundRecord, Run};
+use crate::FederatedError;
 use crate::compress::decode;
 use crate::config::RunConfig;
 use crate::flower::http::Address;
 use crate::flower::proto::{Scalar, SintList};
 use crate::flower::record::{Array, Content, Record, from_tensors, to_tensors};
 use crate::flower::runtime::{Answer, Runtime};
-use crate::local::LocalOutcome;
 use crate::lora::{Combine, start_of};
 use crate::protection::ClientId;
 use crate::protection::secure_aggregation::{FixedPoint, RoundConfig, Server};
-use crate::{FederatedError, NamedTensors};
 
 /// How a coordinator works.
 #[derive(Clone, Debug)]
@@ -329,19 +328,13 @@ fn read(
     update.check_finite("an update")?;
     Ok(Contribution {
         client,
-        outcome: LocalOutcome {
-            state: NamedTensors::new(),
-            loss: content.number("train-loss").unwrap_or(0.0),
-            tokens: 0,
-            control: None,
-        },
+        loss: content.number("train-loss").unwrap_or(0.0),
         update,
-        kept: NamedTensors::new(),
         weight: weight(content),
-        payload: Vec::new(),
         bytes_up: bytes as u64,
         bytes_down: (4 * start.count()) as u64,
         start,
+        ..Contribution::default()
     })
 }
 
@@ -438,25 +431,13 @@ fn hidden(
                 continue;
             }
             if step == 0 {
-                contributions.insert(
-                    *k,
-                    Contribution {
-                        client: *k,
-                        start: NamedTensors::new(),
-                        outcome: LocalOutcome {
-                            state: NamedTensors::new(),
-                            loss: answer.number("train-loss").unwrap_or(0.0),
-                            tokens: 0,
-                            control: None,
-                        },
-                        update: NamedTensors::new(),
-                        kept: NamedTensors::new(),
-                        weight: weight(answer),
-                        payload: Vec::new(),
-                        bytes_up: 0,
-                        bytes_down: 0,
-                    },
-                );
+                let c = Contribution {
+                    client: *k,
+                    loss: answer.number("train-loss").unwrap_or(0.0),
+                    weight: weight(answer),
+                    ..Contribution::default()
+                };
+                contributions.insert(*k, c);
             }
         }
         if step == 4 {

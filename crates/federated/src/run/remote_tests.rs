@@ -1,31 +1,12 @@
 //! Parties answering messages, without a network between them and a coordinator.
 
+use super::fixture::{self, finish};
 use super::party::{Party, SUM, UPDATE};
 use super::*;
-use crate::config::{Data, Grammar, RandomBase};
 use crate::flower::proto::{Scalar, SintList};
 use crate::flower::record::{Array, Content, Record, from_tensors, to_tensors};
 use crate::protection::secure_aggregation::{FixedPoint, RoundConfig, Server, identity};
 use crate::random::unit;
-
-fn config(dir: &std::path::Path, extra: &str) -> RunConfig {
-    let text = format!(
-        "rounds = 3\nout = {:?}\n{extra}\n[data]\nclients = 4\n",
-        dir.join("run").display().to_string()
-    );
-    let mut c = RunConfig::from_toml(&text, "test").unwrap();
-    c.base.random = Some(RandomBase::default());
-    c.data = Data {
-        clients: 4,
-        grammar: Some(Grammar::default()),
-        validation_percent: 20,
-        ..c.data
-    };
-    c.train.steps = 3;
-    c.train.batch = 4;
-    c.train.lr = 1e-2;
-    c
-}
 
 fn parties(c: &RunConfig) -> Vec<Party> {
     let texts = texts(c, None).unwrap();
@@ -37,10 +18,17 @@ fn parties(c: &RunConfig) -> Vec<Party> {
         .collect()
 }
 
+/// The shared small run, of three rounds.
+fn config(dir: &std::path::Path, extra: &str) -> RunConfig {
+    RunConfig {
+        rounds: 3,
+        ..fixture::config(dir, extra)
+    }
+}
+
 fn embedded(c: &RunConfig) -> Run {
-    let texts = texts(c, None).unwrap();
-    let mut run = Run::new(c.clone(), None, &texts, false).unwrap();
-    assert!(run.run(&|_| ControlFlow::Continue(())).unwrap());
+    let mut run = fixture::start(c, false);
+    finish(&mut run);
     run
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::client::{Contribution, Memory, contribute};
+use super::client::{Contribution, Worker};
 use super::{Event, Hidden, RoundRecord, Run, encrypted, secure};
 use crate::compress::decode;
 use crate::lora::{Global, combine};
@@ -31,18 +31,22 @@ impl Run {
         round: usize,
         client: usize,
     ) -> Result<Contribution, FederatedError> {
-        contribute(
-            &self.config,
-            &self.tuner,
-            &self.clients[client],
-            client,
+        self.worker(client).contribute(
             round,
             &self.state.global,
-            Memory {
-                kept: &self.state.kept[client],
-                controls: (&self.state.control, &self.state.controls[client]),
-            },
+            &self.state.control,
+            &self.state.clients[client],
         )
+    }
+
+    /// Client `client` as a worker.
+    pub(super) fn worker(&self, client: usize) -> Worker<'_> {
+        Worker {
+            config: &self.config,
+            tuner: &self.tuner,
+            data: &self.clients[client],
+            client,
+        }
     }
 
     /// The next round; `None` if `tell` stopped it, and then nothing has changed.
@@ -104,16 +108,16 @@ impl Run {
             residual: a.residual,
         };
         if self.config.train.scaffold {
-            self.update_controls(contributions)?;
+            self.update_control(contributions)?;
         }
         for c in contributions {
-            self.state.kept[c.client] = c.kept.clone();
+            self.state.clients[c.client] = c.memory.clone();
         }
         let n = contributions.len() as f64;
         Ok(RoundRecord {
             round: round + 1,
             clients: contributions.iter().map(|c| c.client).collect(),
-            train_loss: contributions.iter().map(|c| c.outcome.loss).sum::<f64>() / n,
+            train_loss: contributions.iter().map(|c| c.loss).sum::<f64>() / n,
             validation_perplexity: measure(self)?,
             bytes_up: a.bytes_up + contributions.iter().map(|c| c.bytes_up).sum::<u64>(),
             bytes_down: a.bytes_down + contributions.iter().map(|c| c.bytes_down).sum::<u64>(),
@@ -247,15 +251,11 @@ impl Run {
         })
     }
 
-    /// `c <- c + (1 / N) sum_k (c_k' - c_k)` over all N clients, and each `c_k <- c_k'`.
-    fn update_controls(&mut self, contributions: &[Contribution]) -> Result<(), FederatedError> {
+    /// `c <- c + (1 / N) sum_k (c_k' - c_k)` over all N clients.
+    fn update_control(&mut self, contributions: &[Contribution]) -> Result<(), FederatedError> {
         let all = self.clients.len() as f32;
         for c in contributions {
-            if let Some(next) = &c.outcome.control {
-                let change = next.difference(&self.state.controls[c.client])?;
-                self.state.control.axpy(1.0 / all, &change)?;
-                self.state.controls[c.client] = next.clone();
-            }
+            self.state.control.axpy(1.0 / all, &c.control_change)?;
         }
         Ok(())
     }

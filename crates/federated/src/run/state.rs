@@ -4,9 +4,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::memory::Memory;
 use crate::lora::Global;
 use crate::rules::RuleState;
 use crate::{FederatedError, NamedTensors};
+
+/// Version of the checkpoint's layout.
+const FORMAT: u32 = 2;
 
 /// A finished round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,10 +48,8 @@ pub struct RunState {
     pub rule: RuleState,
     /// SCAFFOLD's server control; empty without it.
     pub control: NamedTensors,
-    /// Per client: SCAFFOLD's control.
-    pub controls: Vec<NamedTensors>,
-    /// Per client: what compression left out so far.
-    pub kept: Vec<NamedTensors>,
+    /// What each client remembers.
+    pub clients: Vec<Memory>,
     /// Rounds done.
     pub records: Vec<RoundRecord>,
 }
@@ -71,21 +73,14 @@ impl RunState {
         h.finalize().to_hex().to_string()
     }
 
-    fn groups(&self) -> Vec<(String, &NamedTensors)> {
-        let mut out = vec![
-            ("adapter".to_owned(), &self.global.adapter),
-            ("residual".to_owned(), &self.global.residual),
-            ("first".to_owned(), &self.rule.first),
-            ("second".to_owned(), &self.rule.second),
-            ("control".to_owned(), &self.control),
-        ];
-        for (i, t) in self.controls.iter().enumerate() {
-            out.push((format!("control.{i}"), t));
-        }
-        for (i, t) in self.kept.iter().enumerate() {
-            out.push((format!("kept.{i}"), t));
-        }
-        out
+    fn groups(&self) -> [(&'static str, &NamedTensors); 5] {
+        [
+            ("adapter", &self.global.adapter),
+            ("residual", &self.global.residual),
+            ("first", &self.rule.first),
+            ("second", &self.rule.second),
+            ("control", &self.control),
+        ]
     }
 
     /// Writes the checkpoint, replacing the old one at once. `fingerprint` identifies configuration, base and text.
@@ -99,11 +94,14 @@ impl RunState {
                 all.insert(format!("{group}/{}", t.name), &t.shape, t.values.clone())?;
             }
         }
+        for (k, memory) in self.clients.iter().enumerate() {
+            memory.write(&format!("client.{k}"), &mut all)?;
+        }
         let header = Header {
-            format: 1,
+            format: FORMAT,
             fingerprint: fingerprint.to_owned(),
             content: all.content_hash().to_hex().to_string(),
-            clients: self.kept.len(),
+            clients: self.clients.len(),
             rule_rounds: self.rule.rounds,
             records: self.records.clone(),
         };
@@ -127,9 +125,9 @@ impl RunState {
             .ok_or_else(|| bad("is not a checkpoint of a federated run".into(), remove))?;
         let header: Header =
             serde_json::from_str(header).map_err(|e| bad(e.to_string(), remove))?;
-        if header.format != 1 {
+        if header.format != FORMAT {
             return Err(bad(
-                format!("is of format {}, expected 1", header.format),
+                format!("is of format {}, expected {FORMAT}", header.format),
                 remove,
             ));
         }
@@ -149,8 +147,7 @@ impl RunState {
             return Err(bad(format!("names {} clients", header.clients), remove));
         }
         let mut state = Self {
-            controls: vec![NamedTensors::new(); header.clients],
-            kept: vec![NamedTensors::new(); header.clients],
+            clients: vec![Memory::default(); header.clients],
             records: header.records,
             ..Self::default()
         };
@@ -160,12 +157,6 @@ impl RunState {
                 .name
                 .split_once('/')
                 .ok_or_else(|| bad(format!("has a tensor `{}`", t.name), remove))?;
-            let client = |prefix: &str| -> Option<usize> {
-                group
-                    .strip_prefix(prefix)
-                    .and_then(|i| i.parse().ok())
-                    .filter(|&i| i < header.clients)
-            };
             let target = match group {
                 "adapter" => &mut state.global.adapter,
                 "residual" => &mut state.global.residual,
@@ -173,13 +164,15 @@ impl RunState {
                 "second" => &mut state.rule.second,
                 "control" => &mut state.control,
                 _ => {
-                    if let Some(i) = client("control.") {
-                        &mut state.controls[i]
-                    } else if let Some(i) = client("kept.") {
-                        &mut state.kept[i]
-                    } else {
+                    let memory = group
+                        .strip_prefix("client.")
+                        .and_then(|k| k.parse().ok())
+                        .and_then(|k: usize| state.clients.get_mut(k));
+                    let taken = memory.map(|m| m.read(name, &t.shape, t.values.clone()));
+                    if taken.transpose()? != Some(true) {
                         return Err(bad(format!("has a tensor `{}`", t.name), remove));
                     }
+                    continue;
                 }
             };
             target.insert(name, &t.shape, t.values.clone())?;
@@ -211,8 +204,17 @@ mod tests {
                 rounds: 7,
             },
             control: t(5.0),
-            controls: vec![t(6.0), NamedTensors::new()],
-            kept: vec![NamedTensors::new(), t(8.0)],
+            clients: vec![
+                Memory {
+                    control: t(6.0),
+                    ..Memory::default()
+                },
+                Memory {
+                    kept: t(8.0),
+                    personal: t(9.0),
+                    ..Memory::default()
+                },
+            ],
             records: vec![RoundRecord {
                 round: 1,
                 clients: vec![0, 1],

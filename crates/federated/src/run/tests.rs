@@ -1,38 +1,11 @@
 //! Whole runs on generated text.
 
+use super::fixture::{config, finish, start};
 use super::*;
-use crate::config::{Data, Grammar, RandomBase, Stage};
+use crate::config::Stage;
+use crate::local::Optimiser;
 
-fn config(dir: &std::path::Path, extra: &str) -> RunConfig {
-    let text = format!(
-        "rounds = 4\nout = {:?}\n{extra}\n[data]\nclients = 4\n",
-        dir.join("run").display().to_string()
-    );
-    let mut c = RunConfig::from_toml(&text, "test").unwrap();
-    c.base.random = Some(RandomBase::default());
-    c.data = Data {
-        clients: 4,
-        grammar: Some(Grammar::default()),
-        validation_percent: 20,
-        ..c.data
-    };
-    c.train.steps = 3;
-    c.train.batch = 4;
-    c.train.lr = 1e-2;
-    c
-}
-
-fn start(config: &RunConfig, resume: bool) -> Run {
-    let texts = texts(config, None).unwrap();
-    Run::new(config.clone(), None, &texts, resume).unwrap()
-}
-
-fn finish(run: &mut Run) -> Vec<String> {
-    assert!(run.run(&|_| ControlFlow::Continue(())).unwrap());
-    run.state().records.iter().map(|r| r.hash.clone()).collect()
-}
-
-const VARIANTS: [&str; 13] = [
+const VARIANTS: [&str; 15] = [
     "",
     "clients_per_round = 2\n[rule]\nkind = \"fedadam\"\n",
     "[method]\nkind = \"ffa-lora\"\ntargets = [\"qkv\", \"embedding\"]\n[rule]\nkind = \"fedyogi\"\n",
@@ -46,6 +19,8 @@ const VARIANTS: [&str; 13] = [
     "[[stage]]\nkind = \"clip\"\nnorm = 0.5\n[[stage]]\nkind = \"secure-sum\"\n",
     "history = true\n[[stage]]\nkind = \"quantise\"\nvalues = \"int8\"\n[[stage]]\nkind = \"signed\"\n",
     "[method]\nforward = \"float\"\nscales = true\n[[stage]]\nkind = \"robust\"\nrule = { name = \"median\", bad = 1 }\n",
+    "[method]\nkind = \"fedkseed\"\nseeds = 64\nforward = \"float\"\n[train]\noptimiser = \"sgd\"\n",
+    "[method]\nkind = \"prompt\"\nprompt = 4\n[[stage]]\nkind = \"quantise\"\nvalues = \"int8\"\n",
 ];
 
 #[test]
@@ -53,7 +28,7 @@ fn every_variant_learns_repeats_by_seed_and_resumes_to_the_same_bits() {
     for variant in VARIANTS {
         let dir = tempfile::tempdir().unwrap();
         let mut c = config(dir.path(), variant);
-        if c.train.scaffold {
+        if c.train.optimiser == Optimiser::Sgd {
             c.train.lr = 0.2;
         }
         let mut whole = start(&c, false);
