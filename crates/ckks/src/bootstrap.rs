@@ -26,12 +26,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tacit_ring::{BaseConverter, Modulus, RnsPoly, galois_conjugation, galois_of_rotation, ops};
+use tacit_ring::{RnsPoly, galois_conjugation, galois_of_rotation, ops};
 
 use num_complex::Complex64;
 
 use crate::ciphertext::Ciphertext;
-use crate::context::{Context, limbs_mut};
+use crate::context::Context;
 use crate::counts::count;
 use crate::dft::{SparseMatrix, coeffs_to_slots_factors, slots_to_coeffs_factors};
 pub use crate::encapsulation::EncapsulationKeys;
@@ -109,7 +109,6 @@ pub struct Bootstrapper {
     /// For sparse vectors only.
     packing: Option<Packing>,
     eval_mod: EvalModPolynomial,
-    lift: BaseConverter,
 }
 
 /// Real and imaginary parts of `n <= N/4` slots side by side in `2n` real slots: one EvalMod for both.
@@ -270,12 +269,6 @@ impl Bootstrapper {
                 LinearMap::from_matrix(ctx.clone(), factor, LinearMapOptions { baby_steps, ..at })
             })
             .collect::<Result<_, _>>()?;
-        let others: Vec<Modulus> = params.q_moduli()[1..]
-            .iter()
-            .chain(params.p_moduli())
-            .copied()
-            .collect();
-        let lift = BaseConverter::new(&params.q_moduli()[..1], &others)?;
         Ok(Self {
             ctx,
             options,
@@ -284,7 +277,6 @@ impl Bootstrapper {
             cts,
             packing,
             eval_mod,
-            lift,
         })
     }
 
@@ -623,12 +615,11 @@ impl Bootstrapper {
             let mut bottom = part.clone();
             ctx.q_table(0).inverse(bottom.limb_mut(0));
             let mut out = RnsPoly::unspecified(ctx.n(), level + 1 + special);
-            self.lift
-                .convert(&[bottom.limb(0)], &mut limbs_mut(&mut out)[1..]);
-            evaluator.each_limb(&mut out, level, |j, _, limb| {
+            evaluator.each_limb(&mut out, level, |j, m, limb| {
                 if j == 0 {
                     limb.copy_from_slice(part.limb(0));
                 } else {
+                    ops::reduce_centred(m, ctx.modulus(level, 0), limb, bottom.limb(0));
                     ctx.table(level, j).forward(limb);
                 }
             });

@@ -24,8 +24,6 @@ pub(crate) enum Conversion {
     ModDown { level: usize, special: usize },
     /// `p_0..p_{special-1}, q_level` to `q_0..q_level` (exclusive): division by `P` and rescaling in one.
     ModDownRescale { level: usize, special: usize },
-    /// `q_level` to `q_0..q_level` (exclusive).
-    Rescale { level: usize },
 }
 
 /// Tables and constants of one parameter set. Made once, shared by reference count.
@@ -226,7 +224,6 @@ impl Context {
                         .collect(),
                     q[..level].to_vec(),
                 ),
-                Conversion::Rescale { level } => (vec![q[level]], q[..level].to_vec()),
             };
             Ok(BaseConverter::new(&from, &to)?)
         })

@@ -17,6 +17,34 @@ impl Evaluator {
     /// # Errors
     /// [`CkksError::Shape`] for no terms or unequal numbers of parts, [`CkksError::ScaleMismatch`].
     pub fn dot_plain(&self, terms: &[(&Ciphertext, &Plaintext)]) -> Result<Ciphertext, CkksError> {
+        let sum = self.check_dot_plain(terms)?;
+        let parts = (0..sum.parts)
+            .map(|part| {
+                let mut out = RnsPoly::unspecified(self.ctx.n(), sum.level + 1);
+                out.par_limbs_mut().for_each(|(limb, out)| {
+                    let x: Vec<&[u64]> = terms
+                        .iter()
+                        .map(|(ct, _)| ct.parts[part].limb(limb))
+                        .collect();
+                    let w: Vec<&[u64]> = terms.iter().map(|(_, pt)| pt.poly.limb(limb)).collect();
+                    ops::inner_product(self.ctx.modulus(sum.level, limb), out, &x, &w);
+                });
+                out
+            })
+            .collect();
+        self.count_dot_plain(terms.len());
+        Ok(Ciphertext {
+            parts,
+            level: sum.level,
+            scale: sum.scale,
+        })
+    }
+
+    /// What [`Self::dot_plain`] of these terms will be, or why it cannot be.
+    pub(crate) fn check_dot_plain(
+        &self,
+        terms: &[(&Ciphertext, &Plaintext)],
+    ) -> Result<DotPlain, CkksError> {
         let Some((first, first_plain)) = terms.first() else {
             return Err(CkksError::Shape {
                 what: "terms of a sum of products",
@@ -24,40 +52,36 @@ impl Evaluator {
                 expected: "at least one".into(),
             });
         };
-        let scale = first.scale * first_plain.scale;
-        let mut level = usize::MAX;
+        let mut sum = DotPlain {
+            parts: first.parts.len(),
+            level: usize::MAX,
+            scale: first.scale * first_plain.scale,
+        };
         for (ct, pt) in terms {
-            self.context().check_ciphertext(ct)?;
-            if ct.parts.len() != first.parts.len() {
+            self.ctx.check_ciphertext(ct)?;
+            self.ctx.check_plaintext(pt)?;
+            if ct.parts.len() != sum.parts {
                 return Err(CkksError::Shape {
                     what: "ciphertext parts in a sum of products",
                     found: ct.parts.len(),
-                    expected: format!("{} as in the first term", first.parts.len()),
+                    expected: format!("{} as in the first term", sum.parts),
                 });
             }
-            check_scales("add a product", scale, ct.scale * pt.scale)?;
-            level = level.min(ct.level).min(pt.level);
+            check_scales("add a product", sum.scale, ct.scale * pt.scale)?;
+            sum.level = sum.level.min(ct.level).min(pt.level);
         }
-        let parts = (0..first.parts.len())
-            .map(|part| {
-                let mut out = RnsPoly::zero(self.context().n(), level + 1);
-                out.par_limbs_mut().for_each(|(limb, out)| {
-                    let x: Vec<&[u64]> = terms
-                        .iter()
-                        .map(|(ct, _)| ct.parts[part].limb(limb))
-                        .collect();
-                    let w: Vec<&[u64]> = terms.iter().map(|(_, pt)| pt.poly.limb(limb)).collect();
-                    ops::inner_product(self.context().modulus(level, limb), out, &x, &w);
-                });
-                out
-            })
-            .collect();
-        count(&self.counters.ct_pt, terms.len());
-        count(&self.counters.additions, terms.len() - 1);
-        Ok(Ciphertext {
-            parts,
-            level,
-            scale,
-        })
+        Ok(sum)
     }
+
+    pub(crate) fn count_dot_plain(&self, terms: usize) {
+        count(&self.counters.ct_pt, terms);
+        count(&self.counters.additions, terms - 1);
+    }
+}
+
+/// Shape of a sum of products with plaintexts.
+pub(crate) struct DotPlain {
+    pub parts: usize,
+    pub level: usize,
+    pub scale: f64,
 }

@@ -22,6 +22,9 @@ use crate::keys::{EvaluationKeys, SwitchingKey};
 use rayon::prelude::*;
 use tacit_ring::{RnsPoly, galois_conjugation, galois_of_rotation, ops};
 
+/// Rotations of one ciphertext that share what they read, limb by limb; each holds `2 special` limbs meanwhile.
+const AT_ONCE: usize = 8;
+
 /// A ciphertext whose second part has been decomposed and extended, ready for many rotations.
 pub struct HoistedCiphertext<'a> {
     ct: &'a Ciphertext,
@@ -167,51 +170,62 @@ impl Evaluator {
         steps: &[i64],
         keys: &EvaluationKeys,
     ) -> Result<Vec<Ciphertext>, CkksError> {
-        steps
+        let elements: Vec<u64> = steps
             .iter()
-            .map(|&steps| {
-                self.automorphism_hoisted(hoisted, galois_of_rotation(self.ctx.n(), steps), keys)
-            })
-            .collect()
+            .map(|&steps| galois_of_rotation(self.ctx.n(), steps))
+            .collect();
+        self.automorphisms_hoisted(hoisted, &elements, keys)
     }
 
-    /// One automorphism of a hoisted ciphertext.
+    /// Several automorphisms of a hoisted ciphertext.
     ///
     /// # Errors
     /// As [`Self::rotate_hoisted`].
-    pub fn automorphism_hoisted(
+    pub fn automorphisms_hoisted(
         &self,
         hoisted: &HoistedCiphertext<'_>,
-        element: u64,
+        elements: &[u64],
         keys: &EvaluationKeys,
-    ) -> Result<Ciphertext, CkksError> {
+    ) -> Result<Vec<Ciphertext>, CkksError> {
         let ct = hoisted.ct;
-        if element == 1 {
-            return Ok(ct.clone());
-        }
         let (level, special) = (hoisted.level(), hoisted.special());
-        let permutation = self.ctx.permutation(element)?;
-        let key = self.find_key(keys, element, level, Some(special))?;
-        check_key(&self.ctx, key, level)?;
-        let division = Division {
-            level,
-            special,
-            rescale: false,
-            addends: [Some(&ct.parts[0]), None],
-            permutation: Some(&permutation),
-        };
-        let parts = division.of(&self.ctx, |j, u0, u1| {
-            hoisted
-                .digits
-                .inner_product_limb(&self.ctx, &ct.parts[1], key, j, u0, u1);
-        })?;
-        count(&self.counters.key_switches, 1);
-        count(&self.counters.rotations, 1);
-        Ok(Ciphertext {
-            parts: parts.into(),
-            level,
-            scale: ct.scale,
-        })
+        let mut out = Vec::with_capacity(elements.len());
+        for elements in elements.chunks(AT_ONCE) {
+            let switched = elements
+                .iter()
+                .filter(|&&element| element != 1)
+                .map(|&element| {
+                    let key = self.find_key(keys, element, level, Some(special))?;
+                    check_key(&self.ctx, key, level)?;
+                    Ok((key, self.ctx.permutation(element)?))
+                })
+                .collect::<Result<Vec<_>, CkksError>>()?;
+            let divisions: Vec<Division<'_>> = switched
+                .iter()
+                .map(|(_, permutation)| Division {
+                    level,
+                    special,
+                    rescale: false,
+                    addends: [Some(&ct.parts[0]), None],
+                    permutation: Some(permutation),
+                })
+                .collect();
+            let mut rotated = Division::of_each(&divisions, &self.ctx, |k, j, u0, u1| {
+                hoisted.inner_product_limb(&self.ctx, switched[k].0, j, u0, u1);
+            })?
+            .into_iter();
+            count(&self.counters.key_switches, switched.len());
+            count(&self.counters.rotations, switched.len());
+            out.extend(elements.iter().map(|&element| match element {
+                1 => ct.clone(),
+                _ => Ciphertext {
+                    parts: rotated.next().map(Vec::from).unwrap_or_default(),
+                    level,
+                    scale: ct.scale,
+                },
+            }));
+        }
+        Ok(out)
     }
 
     /// Several rotations of one ciphertext that stay over `QP`: no division by `P`.

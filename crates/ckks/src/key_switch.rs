@@ -1,4 +1,4 @@
-//! Hybrid key switching, relinearisation, rescaling.
+//! Hybrid key switching and relinearisation.
 //!
 //! To switch a polynomial `c` (level `l`, NTT form) from `s_from` to `s_to`:
 //!
@@ -206,41 +206,57 @@ pub(crate) struct Division<'a> {
 
 impl Division<'_> {
     /// `round((u_0, u_1)/P)` or `round((u_0, u_1)/(P q_level))`, where `limb(j, u_0, u_1)` writes limb `j` of `q_0..=q_level, p_0..p_{special-1}`.
-    ///
-    /// The limbs are made when they are needed and used while they are in the cache: those that are divided away first, then one by one
-    /// those that stay, which never go to memory.
     pub fn of(
         &self,
         ctx: &Context,
         limb: impl Fn(usize, &mut [u64], &mut [u64]) + Sync,
     ) -> Result<[RnsPoly; 2], CkksError> {
-        let Self {
+        let mut one = Division::of_each(&[*self], ctx, |_, j, u0, u1| limb(j, u0, u1))?;
+        Ok(one.remove(0))
+    }
+
+    /// Several divisions from and to the same levels; `limb(k, j, u_0, u_1)` writes limb `j` of the `k`-th dividend.
+    ///
+    /// The limbs are made when they are needed and used while they are in the cache: those that are divided away first, then one by one
+    /// those that stay, which never go to memory. All dividends go through a limb before the next: what they are made of is read once.
+    pub fn of_each(
+        divisions: &[Self],
+        ctx: &Context,
+        limb: impl Fn(usize, usize, &mut [u64], &mut [u64]) + Sync,
+    ) -> Result<Vec<[RnsPoly; 2]>, CkksError> {
+        let Some(&Self {
             level,
             special,
             rescale,
-            addends,
-            permutation,
-        } = *self;
+            ..
+        }) = divisions.first()
+        else {
+            return Ok(Vec::new());
+        };
         let kept = level + 1 - usize::from(rescale);
-        let [mut tail0, mut tail1] =
-            [0; 2].map(|_| RnsPoly::unspecified(ctx.n(), level + 1 + special - kept));
-        limbs_mut(&mut tail0)
+        let pairs = |limbs: usize| -> Vec<[RnsPoly; 2]> {
+            let pair = |_| [0; 2].map(|_| RnsPoly::unspecified(ctx.n(), limbs));
+            (0..divisions.len()).map(pair).collect()
+        };
+        let mut tails = pairs(level + 1 + special - kept);
+        by_limb(&mut tails)
             .into_par_iter()
-            .zip(limbs_mut(&mut tail1))
             .enumerate()
-            .for_each(|(k, (u0, u1))| {
-                limb(kept + k, u0, u1);
-                let table = ctx.table(level, kept + k);
-                table.inverse(u0);
-                table.inverse(u1);
+            .for_each(|(tail, of_all)| {
+                let table = ctx.table(level, kept + tail);
+                for (k, (u0, u1)) in of_all.into_iter().enumerate() {
+                    limb(k, kept + tail, u0, u1);
+                    table.inverse(u0);
+                    table.inverse(u1);
+                }
             });
         let converter = ctx.converter(if rescale {
             Conversion::ModDownRescale { level, special }
         } else {
             Conversion::ModDown { level, special }
         })?;
-        let mut out = [0; 2].map(|_| RnsPoly::unspecified(ctx.n(), kept));
-        for (tail, out) in [tail0, tail1].iter().zip(&mut out) {
+        let mut out = pairs(kept);
+        for (tail, out) in tails.iter().flatten().zip(out.iter_mut().flatten()) {
             // The converter's order: special primes, then q_level.
             let first = usize::from(rescale);
             let from: Vec<&[u64]> = (first..tail.limbs())
@@ -249,26 +265,29 @@ impl Division<'_> {
                 .collect();
             converter.convert(&from, &mut limbs_mut(out));
         }
-        let [out0, out1] = &mut out;
-        limbs_mut(out0)
-            .into_par_iter()
-            .zip(limbs_mut(out1))
-            .enumerate()
-            .for_each_init(
-                || RnsPoly::unspecified(ctx.n(), 2),
-                |scratch, (i, (out0, out1))| {
-                    let mut scratch = scratch.limbs_iter_mut();
-                    let (Some(u0), Some(u1)) = (scratch.next(), scratch.next()) else {
-                        return;
-                    };
-                    limb(i, u0, u1);
-                    let table = ctx.table(level, i);
-                    let m = table.modulus();
-                    let mut factor = ctx.p_product_inverse(special, i);
-                    if rescale {
-                        factor = m.mul(factor, ctx.q_inverse(level, i));
-                    }
-                    for (out, u, addend) in [(out0, u0, addends[0]), (out1, u1, addends[1])] {
+        by_limb(&mut out).into_par_iter().enumerate().for_each_init(
+            || RnsPoly::unspecified(ctx.n(), 2),
+            |scratch, (i, of_all)| {
+                let mut scratch = scratch.limbs_iter_mut();
+                let (Some(u0), Some(u1)) = (scratch.next(), scratch.next()) else {
+                    return;
+                };
+                let table = ctx.table(level, i);
+                let m = table.modulus();
+                let mut factor = ctx.p_product_inverse(special, i);
+                if rescale {
+                    factor = m.mul(factor, ctx.q_inverse(level, i));
+                }
+                for (k, (out0, out1)) in of_all.into_iter().enumerate() {
+                    limb(k, i, u0, u1);
+                    let Self {
+                        addends,
+                        permutation,
+                        ..
+                    } = divisions[k];
+                    for (out, u, addend) in
+                        [(out0, &mut *u0, addends[0]), (out1, &mut *u1, addends[1])]
+                    {
                         table.forward(out);
                         match permutation {
                             None => {
@@ -287,10 +306,24 @@ impl Division<'_> {
                             }
                         }
                     }
-                },
-            );
+                }
+            },
+        );
         Ok(out)
     }
+}
+
+/// The limbs of pairs of polynomials, those of one prime together.
+fn by_limb(pairs: &mut [[RnsPoly; 2]]) -> Vec<Vec<(&mut [u64], &mut [u64])>> {
+    let limbs = pairs.first().map_or(0, |[first, _]| first.limbs());
+    let mut out: Vec<Vec<_>> = (0..limbs).map(|_| Vec::new()).collect();
+    for [first, second] in pairs {
+        let limbs = first.limbs_iter_mut().zip(second.limbs_iter_mut());
+        for (of_all, pair) in out.iter_mut().zip(limbs) {
+            of_all.push(pair);
+        }
+    }
+    out
 }
 
 fn split_limbs(u: &mut RnsPoly, at: usize) -> (Vec<&mut [u64]>, Vec<&mut [u64]>) {
@@ -475,54 +508,6 @@ impl Evaluator {
                     self.ctx.p_product(special, i),
                 );
             });
-    }
-
-    /// Divides by the top prime `q_l` with centred rounding: one level less, scale divided by exactly `q_l`.
-    /// Noise: divided by `q_l`, plus the rounding of [`crate::noise::rounding`].
-    ///
-    /// # Errors
-    /// [`CkksError::LevelTooLow`] at level 0.
-    pub fn rescale(&self, ct: &Ciphertext) -> Result<Ciphertext, CkksError> {
-        let ctx = &*self.ctx;
-        ctx.check_ciphertext(ct)?;
-        let level = ct.level;
-        if level == 0 {
-            return Err(CkksError::LevelTooLow {
-                operation: "rescale",
-                found: 0,
-                needed: 1,
-            });
-        }
-        let converter = ctx.converter(Conversion::Rescale { level })?;
-        let parts = ct
-            .parts
-            .par_iter()
-            .map(|part| {
-                let mut last = RnsPoly::from_slice(ctx.n(), part.limb(level));
-                ctx.q_table(level).inverse(last.limb_mut(0));
-                let mut out = RnsPoly::unspecified(ctx.n(), level);
-                let mut targets = limbs_mut(&mut out);
-                converter.convert(&[last.limb(0)], &mut targets);
-                targets.into_par_iter().enumerate().for_each(|(i, out)| {
-                    let table = ctx.q_table(i);
-                    let m = table.modulus();
-                    table.forward(out);
-                    ops::sub_mul_scalar_assign(
-                        m,
-                        out,
-                        part.limb(i),
-                        m.neg(ctx.q_inverse(level, i)),
-                    );
-                });
-                out
-            })
-            .collect();
-        count(&self.counters.rescales, 1);
-        Ok(Ciphertext {
-            parts,
-            level: level - 1,
-            scale: ct.scale / ctx.params().q(level).value() as f64,
-        })
     }
 
     /// `a b`: product, relinearisation and rescaling. One level; scale `a.scale b.scale / q_l`.

@@ -31,6 +31,7 @@ mod periodic;
 pub mod polynomial;
 mod polynomial_evaluation;
 pub mod presets;
+mod rescale;
 pub mod security;
 pub mod wire;
 

@@ -103,6 +103,14 @@ pub fn add_scalar_assign(m: &Modulus, a: &mut [u64], c: u64) {
     kernels::active().add_scalar_assign(m, a, c);
 }
 
+/// `out = a mod m` for residues `a` modulo another prime, taken as the integers of least absolute value: a conversion from a base of one prime,
+/// always exact.
+#[track_caller]
+pub fn reduce_centred(m: &Modulus, from: &Modulus, out: &mut [u64], a: &[u64]) {
+    same(out.len(), a.len());
+    kernels::active().reduce_centred(m, from, out, a);
+}
+
 /// `out = sum_k a[k] * b[k]`, element by element; the sum is kept unreduced and reduced once. `out` is overwritten.
 ///
 /// Also panics if `a` and `b` have different numbers of rows. No rows give zero.

@@ -61,16 +61,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn elementwise(seed: u64, which in 0usize..10, len in 0usize..300, styles in [0u8..6, 0u8..6, 0u8..6]) {
+    fn elementwise(seed: u64, which in 0usize..10, other in 0usize..10, len in 0usize..300, styles in [0u8..6, 0u8..6, 0u8..6]) {
         let m = moduli()[which];
         let mut mix = Mix(seed);
         let [a, b, c] = styles.map(|style| mix.residues(m.value(), len, style));
         let w = mix.residues(m.value(), 1, styles[2])[0];
+        let from = moduli()[other];
+        let d = mix.residues(from.value(), len, styles[0]);
         for kernel in others() {
-            let mut got = [a.clone(), a.clone(), a.clone(), a.clone(), a.clone(), a.clone(), a.clone(), a.clone(), a.clone(), vec![7; len], vec![7; len], vec![7; len], vec![7; len]];
+            let mut got = [a.clone(), a.clone(), a.clone(), a.clone(), a.clone(), a.clone(), a.clone(), a.clone(), a.clone(), vec![7; len], vec![7; len], vec![7; len], vec![7; len], vec![7; len]];
             let mut want = got.clone();
             for (kernel, out) in [(kernel, &mut got), (&Portable as &dyn Kernel, &mut want)] {
-                let [o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11, o12] = out;
+                let [o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11, o12, o13] = out;
                 kernel.add_assign(&m, o0, &b);
                 kernel.sub_assign(&m, o1, &b);
                 kernel.neg_assign(&m, o2);
@@ -84,6 +86,7 @@ proptest! {
                 kernel.sub(&m, o10, &a, &b);
                 kernel.mul(&m, o11, &a, &b);
                 kernel.mul_scalar(&m, o12, &a, w);
+                kernel.reduce_centred(&m, &from, o13, &d);
             }
             prop_assert_eq!(&got, &want, "kernel {}, modulus {}", kernel.name(), m.value());
             // And the portable one against the integers.
@@ -99,6 +102,7 @@ proptest! {
                 prop_assert_eq!(u128::from(want[7][i]), (x + p - y) * u128::from(w) % p);
                 prop_assert_eq!(u128::from(want[8][i]), (x + u128::from(w)) % p);
                 prop_assert_eq!(u128::from(want[12][i]), x * u128::from(w) % p);
+                prop_assert_eq!(i128::from(want[13][i]), i128::from(from.centre(d[i])).rem_euclid(p as i128));
             }
         }
     }

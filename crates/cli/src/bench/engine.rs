@@ -213,7 +213,7 @@ fn measure(args: &EngineArgs, others: Vec<Other>) -> Outcome<Report> {
                 "ciphertext + ciphertext, in place" => evaluator.add_assign(&mut sum, &b)?,
                 "ciphertext * plaintext" => drop(evaluator.mul_plain(&a, &plain)?),
                 "ciphertext * plaintext, rescaled" => {
-                    drop(evaluator.rescale(&evaluator.mul_plain(&a, &plain)?)?)
+                    drop(evaluator.mul_plain_rescale(&a, &plain)?)
                 }
                 "ciphertext * ciphertext, three parts" => drop(evaluator.mul_tensor(&a, &b)?),
                 "relinearise" => drop(evaluator.relinearise(&tensor, &keys)?),

@@ -271,12 +271,42 @@ impl<'a> EncryptedMachine<'a> {
         &self.keys.evaluation
     }
 
+    /// The masks of a sum of products, encoded at the lowest level among the ciphertexts.
+    fn encoded_masks(
+        &self,
+        terms: &[(&Ciphertext, &Mask)],
+    ) -> Result<Vec<Arc<Plaintext>>, EnsiError> {
+        let level = terms.iter().map(|t| t.0.level).min().unwrap_or(0);
+        let first = terms[0].0;
+        terms
+            .iter()
+            .map(|(ct, mask)| {
+                self.engine
+                    .chain
+                    .same_scale(&self.step, first.scale, ct.scale)?;
+                self.engine.encoded(mask, level)
+            })
+            .collect()
+    }
+
     fn at_least(&self, level: usize, depth: usize) -> Result<(), EnsiError> {
         self.engine
             .chain
             .spend(&self.step, level, depth)
             .map(|_| ())
     }
+}
+
+/// Ciphertexts beside their encoded masks.
+fn products<'t>(
+    terms: &[(&'t Ciphertext, &Mask)],
+    masks: &'t [Arc<Plaintext>],
+) -> Vec<(&'t Ciphertext, &'t Plaintext)> {
+    terms
+        .iter()
+        .zip(masks)
+        .map(|((ct, _), mask)| (*ct, &**mask))
+        .collect()
 }
 
 impl Machine for EncryptedMachine<'_> {
@@ -316,20 +346,12 @@ impl Machine for EncryptedMachine<'_> {
         ct: &Ciphertext,
         steps: &[i64],
     ) -> Result<Vec<Ciphertext>, EnsiError> {
-        let special = self.engine.context.params().p_len();
-        let (evaluator, keys) = (&self.evaluator, self.evaluation());
-        let hoisted = evaluator.hoist(ct, special)?;
-        let slots = self.engine.layout.slots() as i64;
-        steps
-            .par_iter()
-            .map(|s| {
-                if s.rem_euclid(slots) == 0 {
-                    return Ok(ct.clone());
-                }
-                let mut one = evaluator.rotate_hoisted(&hoisted, &[*s], keys)?;
-                Ok(one.remove(0))
-            })
-            .collect()
+        let hoisted = self
+            .evaluator
+            .hoist(ct, self.engine.context.params().p_len())?;
+        Ok(self
+            .evaluator
+            .rotate_hoisted(&hoisted, steps, self.evaluation())?)
     }
     fn conjugate(&mut self, ct: &Ciphertext) -> Result<Ciphertext, EnsiError> {
         Ok(self.evaluator.conjugate(ct, self.evaluation())?)
@@ -360,21 +382,12 @@ impl Machine for EncryptedMachine<'_> {
         &mut self,
         terms: &[(&Ciphertext, &Mask)],
     ) -> Result<Ciphertext, EnsiError> {
-        let level = terms.iter().map(|t| t.0.level).min().unwrap_or(0);
-        let first = terms[0].0;
-        let mut encoded = Vec::with_capacity(terms.len());
-        for (ct, mask) in terms {
-            self.engine
-                .chain
-                .same_scale(&self.step, first.scale, ct.scale)?;
-            encoded.push(self.engine.encoded(mask, level)?);
-        }
-        let products: Vec<(&Ciphertext, &Plaintext)> = terms
-            .iter()
-            .zip(&encoded)
-            .map(|((ct, _), p)| (*ct, &**p))
-            .collect();
-        Ok(self.evaluator.dot_plain(&products)?)
+        let masks = self.encoded_masks(terms)?;
+        Ok(self.evaluator.dot_plain(&products(terms, &masks))?)
+    }
+    fn dot_masks(&mut self, terms: &[(&Ciphertext, &Mask)]) -> Result<Ciphertext, EnsiError> {
+        let masks = self.encoded_masks(terms)?;
+        Ok(self.evaluator.dot_plain_rescale(&products(terms, &masks))?)
     }
     fn dot(&mut self, terms: &[(&Ciphertext, &Ciphertext)]) -> Result<Ciphertext, EnsiError> {
         let level = terms

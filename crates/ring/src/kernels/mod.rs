@@ -116,6 +116,8 @@ pub trait Kernel: Send + Sync {
     fn sub_mul_scalar_assign(&self, m: &Modulus, a: &mut [u64], b: &[u64], c: u64);
     /// `a += c`.
     fn add_scalar_assign(&self, m: &Modulus, a: &mut [u64], c: u64);
+    /// `out = a mod m` for residues `a` modulo `from`, taken in `(-from/2, from/2)`.
+    fn reduce_centred(&self, m: &Modulus, from: &Modulus, out: &mut [u64], a: &[u64]);
     /// `out = sum_k a[k] b[k]`.
     fn inner_product(&self, m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u64]]);
     /// `out0 = sum_k a[k] b0[k]`, `out1 = sum_k a[k] b1[k]`.

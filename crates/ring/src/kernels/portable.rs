@@ -193,6 +193,12 @@ impl Kernel for Portable {
         }
     }
 
+    fn reduce_centred(&self, m: &Modulus, from: &Modulus, out: &mut [u64], a: &[u64]) {
+        for (out, &x) in out.iter_mut().zip(a) {
+            *out = m.from_i64(from.centre(x));
+        }
+    }
+
     fn inner_product(&self, m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u64]]) {
         debug_assert!(a.len() <= MAX_LAZY);
         for (c, out) in out.chunks_mut(TILE).enumerate() {

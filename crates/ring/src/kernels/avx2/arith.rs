@@ -188,7 +188,7 @@ impl VMod {
         _mm256_sub_pd(_mm256_add_pd(quotient, self.signed), self.signed)
     }
 
-    /// `x` modulo `p` in `[-p/2, p/2]`, but for `2^-49 p`, for integers `|x| < 8 p`.
+    /// `x` modulo `p` in `[-p/2, p/2]`, but for `2^-52 |x|`, for integers `|x| < 2^50`.
     #[inline]
     #[target_feature(enable = "avx2,fma,bmi2")]
     pub(super) fn reduce(&self, x: F) -> F {

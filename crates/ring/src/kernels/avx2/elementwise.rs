@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::arith::{Factor, LANES, VMod, load, signed_to_double, store, to_double};
+use super::arith::{Factor, LANES, VMod, load, signed_to_double, splat, store, to_double};
 use crate::{
     Modulus, NttPermutation,
     automorphism::BLOCK,
@@ -129,6 +129,22 @@ pub(super) fn add_scalar_assign(m: &Modulus, a: &mut [u64], c: u64) {
     let c_word = _mm256_set1_epi64x(c as i64);
     in_place!(a, |x| v.add(x, c_word), |ta| Portable
         .add_scalar_assign(m, ta, c));
+}
+
+#[target_feature(enable = "avx2,fma,bmi2")]
+pub(super) fn reduce_centred(m: &Modulus, from: &Modulus, out: &mut [u64], a: &[u64]) {
+    let v = VMod::new(m);
+    let (half, whole) = (splat((from.value() / 2) as f64), splat(from.value() as f64));
+    out_of_place!(
+        out,
+        a,
+        |x| {
+            let x = to_double(x);
+            let above = _mm256_cmp_pd::<_CMP_GT_OQ>(x, half);
+            v.canonical(v.reduce(_mm256_sub_pd(x, _mm256_and_pd(above, whole))))
+        },
+        |to, ta| Portable.reduce_centred(m, from, to, ta)
+    );
 }
 
 /// The automorphism takes aligned eights to aligned eights, and the halves of one as a whole: lane `l` comes from lane

@@ -54,6 +54,7 @@ impl Kernel for Avx2 {
         elementwise::mul_scalar_add_assign(m: &Modulus, acc: &mut [u64], a: &[u64], c: u64);
         elementwise::sub_mul_scalar_assign(m: &Modulus, a: &mut [u64], b: &[u64], c: u64);
         elementwise::add_scalar_assign(m: &Modulus, a: &mut [u64], c: u64);
+        elementwise::reduce_centred(m: &Modulus, from: &Modulus, out: &mut [u64], a: &[u64]);
         elementwise::permute(permutation: &NttPermutation, out: &mut [u64], a: &[u64]);
         sums::inner_product(m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u64]]);
         sums::inner_product_pair(m: &Modulus, out0: &mut [u64], out1: &mut [u64], a: &[&[u64]], b0: &[&[u64]], b1: &[&[u64]]);

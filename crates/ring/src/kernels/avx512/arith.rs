@@ -115,6 +115,15 @@ impl VMod {
         )
     }
 
+    /// `x < 2^52`, canonical.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn reduce(&self, x: V) -> V {
+        let q = hi(_mm512_setzero_si512(), self.inv52, x);
+        let r = _mm512_and_si512(lo(x, q, self.neg_p), self.mask);
+        reduce_once(r, self.p)
+    }
+
     /// `h 2^52 + l` in `[0, 4p)` for `h, l < 2^52`.
     ///
     /// `h (2^52 mod p)` with Shoup's quotient lies in `[0, 2p)`, and `l - p floor(l floor(2^52/p) / 2^52)` too.

@@ -134,6 +134,21 @@ pub(super) fn add_scalar_assign(m: &Modulus, a: &mut [u64], c: u64) {
 }
 
 #[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn reduce_centred(m: &Modulus, from: &Modulus, out: &mut [u64], a: &[u64]) {
+    let v = VMod::new(m);
+    let (half, whole) = (splat(from.value() / 2), splat(m.reduce(from.value())));
+    out_of_place!(
+        out,
+        a,
+        |x| {
+            let above = _mm512_cmpgt_epu64_mask(x, half);
+            v.sub(v.reduce(x), _mm512_maskz_mov_epi64(above, whole))
+        },
+        |to, ta| Portable.reduce_centred(m, from, to, ta)
+    );
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn permute(permutation: &NttPermutation, out: &mut [u64], a: &[u64]) {
     if permutation.n() < BLOCK {
         return Portable.permute(permutation, out, a);
