@@ -101,6 +101,13 @@ impl Layout {
         features.next_power_of_two().min(self.blocks())
     }
 
+    /// Where a second vector of as many features has room beside one, in real parts of the same ciphertext: the block at which it begins, half of
+    /// all. Both are repeated with their period.
+    pub fn beside(&self, features: usize) -> Option<usize> {
+        let half = self.blocks() / 2;
+        (self.ciphertexts(features) == 1 && self.period(features) <= half).then_some(half)
+    }
+
     /// Slots of a vector's ciphertexts: row `t` of `rows` at token `t`, the rows over again where there are fewer than tokens.
     ///
     /// # Panics

@@ -139,7 +139,15 @@ pub fn run_presets(args: &PresetsArgs, global: &Global) -> Outcome {
         .collect();
     let mut reports = Vec::new();
     for (preset, log_slots) in cases {
-        reports.push(measure(&preset, log_slots, args.runs, display)?);
+        // Sparse vectors are fewer numbers each: as many runs more, so that all errors are of equally many numbers.
+        let params = preset.parameters().map_err(engine_failure)?;
+        let fewer_halvings = log_slots.map_or(0, |log_slots| params.log_n() - 1 - log_slots);
+        reports.push(measure(
+            &preset,
+            log_slots,
+            args.runs << fewer_halvings,
+            display,
+        )?);
     }
     if global.json {
         return print_json(&reports);

@@ -21,7 +21,7 @@ use crate::memory::peak_rss_bytes;
 use crate::output::{Table, bytes, print_json, seconds};
 
 /// Operations in the order of the table: our name, the name in a file of other libraries' figures.
-const ROWS: [(&str, Option<&str>); 18] = [
+const ROWS: [(&str, Option<&str>); 19] = [
     ("transform of one limb", None),
     ("inverse transform of one limb", None),
     ("encode", Some("encode")),
@@ -30,6 +30,7 @@ const ROWS: [(&str, Option<&str>); 18] = [
     ("decrypt and decode", Some("decrypt+decode")),
     ("ciphertext + ciphertext", Some("ct+ct")),
     ("ciphertext + ciphertext, in place", Some("ct+ct in place")),
+    ("as many words added in place: what the memory allows", None),
     ("ciphertext * plaintext", Some("ct*pt (no rescale)")),
     ("ciphertext * plaintext, rescaled", Some("ct*pt+rescale")),
     ("ciphertext * ciphertext, three parts", None),
@@ -193,6 +194,8 @@ fn measure(args: &EngineArgs, others: Vec<Other>) -> Outcome<Report> {
     let hoisted = evaluator.hoist(&a, shape.special).map_err(engine_failure)?;
     // The transform goes from prime to prime: tables of one prime would stay in the cache.
     let mut limb: Vec<u64> = (0..params.n() as u64).collect();
+    let mut words = vec![1u64; 2 * (level + 1) * params.n()];
+    let more_words = words.clone();
     let mut turn = 0;
     let mut next = move || {
         turn += 1;
@@ -211,6 +214,11 @@ fn measure(args: &EngineArgs, others: Vec<Other>) -> Outcome<Report> {
                 "decrypt and decode" => drop(encoder.decode(&encrypt::decrypt(&a, &sk)?)?),
                 "ciphertext + ciphertext" => drop(evaluator.add(&a, &b)?),
                 "ciphertext + ciphertext, in place" => evaluator.add_assign(&mut sum, &b)?,
+                "as many words added in place: what the memory allows" => {
+                    for (a, b) in words.iter_mut().zip(&more_words) {
+                        *a = a.wrapping_add(*b);
+                    }
+                }
                 "ciphertext * plaintext" => drop(evaluator.mul_plain(&a, &plain)?),
                 "ciphertext * plaintext, rescaled" => {
                     drop(evaluator.mul_plain_rescale(&a, &plain)?)

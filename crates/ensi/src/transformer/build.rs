@@ -12,7 +12,7 @@ use crate::{
     machine::Mask,
     ternary_layer::{Place, Source, TernaryLayer},
     transformer::{
-        Heads, Layer, Linear, Transformer,
+        Heads, Layer, Linear, Sides, Transformer,
         attention::{AttentionMasks, HeadLayout, Projection},
         cached::CacheLayout,
     },
@@ -98,6 +98,7 @@ impl Transformer {
             .sum::<f64>()
             / (2 * calibration.layers.len()) as f64;
         Ok(Self {
+            sides: Sides::new(&layout),
             layout,
             hidden: config.hidden_size,
             ffn: config.intermediate_size,
@@ -129,6 +130,28 @@ fn half_of(index: usize) -> (usize, Half) {
             Half::Im
         },
     )
+}
+
+/// Places of feature `i` of one of two vectors that share a refresh, repetitions included: side by side if there is room, else in the two halves.
+fn paired_places(layout: &Layout, feature: usize, features: usize, half: Half) -> Vec<Place> {
+    let places = layout.positions(feature, features).into_iter();
+    match layout.beside(features) {
+        Some(beside) => places
+            .filter(|(_, block)| *block < beside)
+            .map(|(ciphertext, block)| Place {
+                ciphertext,
+                block: block + if half == Half::Im { beside } else { 0 },
+                half: Half::Re,
+            })
+            .collect(),
+        None => places
+            .map(|(ciphertext, block)| Place {
+                ciphertext,
+                block,
+                half,
+            })
+            .collect(),
+    }
 }
 
 /// Places of feature `i` of a vector, repetitions included.
@@ -182,7 +205,6 @@ fn place_layer(
     calibration: &LayerCalibration,
 ) -> Result<Layer, EnsiError> {
     let max = &calibration.max_abs;
-    let blocks = layout.blocks();
     let hidden = config.hidden_size;
     let name = |what: &str| format!("layer {index} {what}");
 
@@ -276,13 +298,24 @@ fn place_layer(
     for feature in 0..hidden {
         let mut row = weights.o.row_codes(feature);
         row.resize(hidden + usize::from(carries), 0);
-        o.push_row(&row, vector_places(layout, feature, hidden))?;
+        let places = if carries && layout.beside(hidden).is_some() {
+            paired_places(layout, feature, hidden, Half::Re)
+        } else {
+            vector_places(layout, feature, hidden)
+        };
+        o.push_row(&row, places)?;
     }
     if carries {
         let mut row = vec![0i8; hidden + 1];
         row[hidden] = 1;
-        let (ciphertext, half) = half_of(layout.ciphertexts(hidden));
-        let places = (0..blocks)
+        let (ciphertext, half, first) = match layout.beside(hidden) {
+            Some(beside) => (0, Half::Re, beside),
+            None => {
+                let (ciphertext, half) = half_of(layout.ciphertexts(hidden));
+                (ciphertext, half, 0)
+            }
+        };
+        let places = (first..layout.blocks())
             .map(|block| Place {
                 ciphertext,
                 block,
@@ -297,7 +330,7 @@ fn place_layer(
         max_integer: integer_bound(raw_output_bound(calibration), &weights.o),
     };
 
-    // gate in the real, up in the imaginary half of the same block
+    // gate and up side by side, or gate in the real and up in the imaginary half of the same block
     let ffn = config.intermediate_size;
     let mut gate_up = TernaryLayer::new(
         name("gate, up"),
@@ -306,15 +339,7 @@ fn place_layer(
     )?;
     for feature in 0..ffn {
         for (matrix, half) in [(&weights.gate, Half::Re), (&weights.up, Half::Im)] {
-            let places = layout
-                .positions(feature, ffn)
-                .into_iter()
-                .map(|(ciphertext, block)| Place {
-                    ciphertext,
-                    block,
-                    half,
-                })
-                .collect();
+            let places = paired_places(layout, feature, ffn, half);
             gate_up.push_row(&matrix.row_codes(feature), places)?;
         }
     }

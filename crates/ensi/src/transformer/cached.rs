@@ -4,7 +4,8 @@
 //! key or value of token `t`, for place `h` of the set number `c*R + r`. Keys are turned by RoPE when they are kept. The new token has a
 //! layout of its own with `S` token slots, all of them the same token: a block of the window is `T/S` blocks of the step, and the linear
 //! layer q, k, v leaves the pair for window block `B` of the item number `i` in the step's block `B*T/S + i`. Items are the query
-//! ciphertexts, then the cache ciphertexts of keys, then those of values.
+//! ciphertexts, then the cache ciphertexts of keys, then those of values. With no more than `T/2S` items the imaginary parts come in the real parts
+//! of blocks `T/2S` further, and a rotation brings them back: what else it brings, the masks below remove.
 //!
 //! 1. *Take out*: all items to the first block of their window block, by rotations of one decomposition; masks leave one item, turn it by RoPE, and
 //!    for keys and values leave one slot. Queries are spread over the window's tokens by `log2 T/S` rotations; keys and values move
@@ -118,11 +119,27 @@ impl CacheLayout {
         half: Half,
     ) -> Place {
         let (item, replica) = self.item(index, projection);
-        Place {
-            ciphertext: item / self.ratio(),
-            block: self.window.block(pair, replica, in_group) * self.ratio() + item % self.ratio(),
-            half,
+        let block = self.window.block(pair, replica, in_group) * self.ratio() + item % self.ratio();
+        let ciphertext = item / self.ratio();
+        match (self.imaginary_beside(), half) {
+            (Some(by), Half::Im) => Place {
+                ciphertext,
+                block: block + by,
+                half: Half::Re,
+            },
+            _ => Place {
+                ciphertext,
+                block,
+                half,
+            },
         }
+    }
+
+    /// How many step blocks after its real part the imaginary part of a pair stands, if there is room for both in a window block: one polynomial less
+    /// in the refresh.
+    pub fn imaginary_beside(&self) -> Option<usize> {
+        let (half, items) = (self.ratio() / 2, self.queries() + 2 * self.ciphertexts());
+        (items <= half).then_some(half)
     }
 
     /// Step block of an output pair of a head.

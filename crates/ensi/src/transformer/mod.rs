@@ -51,6 +51,39 @@ fn halves<C>(refreshed: Vec<Refreshed<C>>) -> Vec<C> {
         .collect()
 }
 
+/// Masks of the first and of the second half of all blocks: two vectors that a linear layer left side by side in real parts ([`Layout::beside`]).
+struct Sides {
+    first: Mask,
+    second: Mask,
+}
+
+impl Sides {
+    fn new(layout: &Layout) -> Self {
+        let half = layout.slots() / 2;
+        let mask = |first: bool| {
+            let value = |slot: usize| f64::from((slot < half) == first);
+            Mask::new((0..2 * half).map(|slot| value(slot).into()).collect())
+        };
+        Self {
+            first: mask(true),
+            second: mask(false),
+        }
+    }
+
+    /// Both vectors, each in all blocks: one rotation, one level.
+    fn split<M: Machine>(
+        &self,
+        m: &mut M,
+        layout: &Layout,
+        ct: &M::Ct,
+    ) -> Result<(M::Ct, M::Ct), EnsiError> {
+        let swapped = m.rotate(ct, layout.slots() as i64 / 2)?;
+        let first = m.dot_masks(&[(ct, &self.first), (&swapped, &self.second)])?;
+        let second = m.dot_masks(&[(ct, &self.second), (&swapped, &self.first)])?;
+        Ok((first, second))
+    }
+}
+
 /// Room between the calibrated maximum of a linear layer's outputs and the largest message a refresh takes.
 pub const REFRESH_MARGIN: f64 = 1.25;
 
@@ -115,6 +148,7 @@ pub struct Transformer {
     hidden: usize,
     ffn: usize,
     heads: Heads,
+    sides: Sides,
     rope_theta: f64,
     layers: Vec<Layer>,
     residual_factor: f64,
@@ -312,8 +346,12 @@ impl Transformer {
         )?;
         let refreshed = m.linear(&normed, &layer.qkv.layer, delta)?;
         let mut packed = Vec::with_capacity(refreshed.len());
+        let beside = self.cache().and_then(CacheLayout::imaginary_beside);
         for (re, im) in refreshed {
-            let im = im.expect("q, k, v use both halves");
+            let im = match beside {
+                Some(by) => m.rotate(&re, self.layout.block_rotation(by as i64))?,
+                None => im.expect("q, k, v use both halves"),
+            };
             let im = m.mul_i(&im)?;
             packed.push(m.add(&re, &im)?);
         }
@@ -397,6 +435,10 @@ impl Transformer {
         let refreshed = m.linear(&inputs, &layer.o.layer, delta)?;
         let mut refreshed = halves(refreshed);
         m.begin("attention sub-norm: inverse root; residual", Some(index))?;
+        if series.is_some() && self.layout.beside(self.hidden).is_some() {
+            let (o, u) = self.sides.split(m, &self.layout, &refreshed[0])?;
+            refreshed = vec![o, u];
+        }
         let factor = match series {
             None => None,
             Some(series) => {
@@ -482,8 +524,13 @@ impl Transformer {
             None => ordinary,
         };
         let mut gated = Vec::with_capacity(refreshed.len());
+        let beside = self.layout.beside(self.ffn).is_some();
         for (gate, up) in refreshed {
-            let up = up.expect("gate and up use both halves");
+            let (gate, up) = if beside {
+                self.sides.split(m, &self.layout, &gate)?
+            } else {
+                (gate, up.expect("gate and up use both halves"))
+            };
             let level = m.level(&gate).min(start);
             let gate = m.drop_to_level(&gate, level)?;
             let up = m.scale_values(&up, layer.up_scale);
