@@ -364,19 +364,6 @@ pub(crate) fn check_key(ctx: &Context, key: &SwitchingKey, level: usize) -> Resu
 }
 
 impl Evaluator {
-    /// `(u_0, u_1)` with `u_0 + u_1 s_to = P c s_from + noise`.
-    pub(crate) fn switch_lazily(
-        &self,
-        c: &RnsPoly,
-        level: usize,
-        key: &SwitchingKey,
-    ) -> Result<(RnsPoly, RnsPoly), CkksError> {
-        check_key(&self.ctx, key, level)?;
-        let digits = Digits::new(&self.ctx, c, level, key.special)?;
-        count(&self.counters.key_switches, 1);
-        Ok(digits.inner_product(&self.ctx, c, key))
-    }
-
     /// The division of `(u_0, u_1)` with `u_0 + u_1 s_to = P c s_from + noise`.
     pub(crate) fn switch(
         &self,

@@ -24,13 +24,13 @@ use rayon::prelude::*;
 use tacit_ring::{Modulus, NttPermutation, RnsPoly, galois_of_rotation, ops};
 
 use crate::ciphertext::{Ciphertext, LazyCiphertext};
-use crate::context::Context;
+use crate::context::{Context, limbs_mut};
 use crate::counts::count;
 use crate::dft::SparseMatrix;
 use crate::error::CkksError;
 use crate::evaluator::Evaluator;
 use crate::hoisting::HoistedCiphertext;
-use crate::key_switch::{check_key, mod_down};
+use crate::key_switch::{Digits, check_key, mod_down};
 use crate::keys::{EvaluationKeys, KeyShape, SwitchingKey};
 use crate::noise;
 use crate::parameters::log2_product;
@@ -343,11 +343,10 @@ impl LinearMap {
             .pop()
             .expect("a linear map has at least one giant step");
         while let Some(row) = rows.pop() {
-            acc = self.rotate_lazy(evaluator, acc, self.grid.giant_rotation(), keys)?;
-            evaluator.lazy_add_assign(&mut acc, &row)?;
+            acc = self.rotate_lazy(evaluator, acc, self.grid.giant_rotation(), Some(row), keys)?;
         }
         if self.grid.offset != 0 {
-            acc = self.rotate_lazy(evaluator, acc, self.grid.offset, keys)?;
+            acc = self.rotate_lazy(evaluator, acc, self.grid.offset, None, keys)?;
         }
         Ok(acc)
     }
@@ -443,38 +442,62 @@ impl LinearMap {
         Ok(rows)
     }
 
-    /// Rotates a ciphertext over `QP`: the second polynomial is divided by `P` and switched, the first one stays as it is.
+    /// `rot(rotation, x)`, plus `row` if there is one, over `QP`: the second polynomial of `x` is divided by `P` and switched, the first one stays as
+    /// it is. The products with the key go limb by limb into the sum.
     fn rotate_lazy(
         &self,
         evaluator: &Evaluator,
         x: LazyCiphertext,
         rotation: i64,
+        row: Option<LazyCiphertext>,
         keys: &EvaluationKeys,
     ) -> Result<LazyCiphertext, CkksError> {
         let ctx = &*self.ctx;
         let key = self.key(keys, rotation)?;
         let permutation = ctx.permutation(galois_of_rotation(ctx.n(), rotation))?;
-        let LazyCiphertext {
-            mut b,
-            a,
-            level,
-            special,
-            scale,
-        } = x;
-        let a = mod_down(ctx, a, level, special)?;
-        let (mut u0, u1) = evaluator.switch_lazily(&a, level, key)?;
-        evaluator.each_limb(&mut u0, level, |j, m, u| ops::add_assign(m, u, b.limb(j)));
-        let mut a = RnsPoly::unspecified(ctx.n(), level + 1 + special);
-        evaluator.each_limb(&mut b, level, |j, _, out| {
-            permutation.apply(out, u0.limb(j))
-        });
-        evaluator.each_limb(&mut a, level, |j, _, out| {
-            permutation.apply(out, u1.limb(j))
-        });
+        let (level, special, scale) = (x.level, x.special, x.scale);
+        let a = mod_down(ctx, x.a, level, special)?;
+        let digits = Digits::new(ctx, &a, level, special)?;
+        let adds = row.is_some();
+        let (mut out_b, mut out_a) = match row {
+            Some(row) => (row.b, row.a),
+            None => {
+                let unspecified = || RnsPoly::unspecified(ctx.n(), level + 1 + special);
+                (unspecified(), unspecified())
+            }
+        };
+        limbs_mut(&mut out_b)
+            .into_par_iter()
+            .zip(limbs_mut(&mut out_a))
+            .enumerate()
+            .for_each_init(
+                || RnsPoly::unspecified(ctx.n(), 3),
+                |scratch, (j, (out_b, out_a))| {
+                    let mut scratch = scratch.limbs_iter_mut();
+                    let (Some(u0), Some(u1), Some(turned)) =
+                        (scratch.next(), scratch.next(), scratch.next())
+                    else {
+                        return;
+                    };
+                    let m = ctx.modulus(level, j);
+                    digits.inner_product_limb(ctx, &a, key, j, u0, u1);
+                    ops::add_assign(m, u0, x.b.limb(j));
+                    for (out, u) in [(out_b, u0), (out_a, u1)] {
+                        if adds {
+                            permutation.apply(turned, u);
+                            ops::add_assign(m, out, turned);
+                        } else {
+                            permutation.apply(out, u);
+                        }
+                    }
+                },
+            );
+        count(&evaluator.counters.key_switches, 1);
         count(&evaluator.counters.rotations, 1);
+        count(&evaluator.counters.additions, usize::from(adds));
         Ok(LazyCiphertext {
-            b,
-            a,
+            b: out_b,
+            a: out_a,
             level,
             special,
             scale,

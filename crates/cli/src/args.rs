@@ -469,9 +469,9 @@ pub struct DecodeArgs {
     /// Decode steps
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub steps: u16,
-    /// Slots of a feature in a step's vectors, all of the same token
-    #[arg(long, default_value_t = 8, value_name = "S", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub slots: u16,
+    /// Slots of a feature in a step's vectors, all of the same token [default: 8, or 4 for wide models]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub slots: Option<u16>,
     /// Folder or file of text that the tokens are taken from; may be given several times [default: documentation comments of the dependency sources in cargo's registry folder]
     #[arg(long, value_name = "PATH")]
     pub data: Vec<PathBuf>,
@@ -519,6 +519,10 @@ pub struct TrainArgs {
     /// Model folder to write
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Start from this model folder (or a run's checkpoint.safetensors) instead of random weights, with its sizes and tokenizer: for example to give a
+    /// softmax-trained model sigmoid attention by a short run, after `tacit model sigmoid`
+    #[arg(long, value_name = "MODEL")]
+    pub from: Option<PathBuf>,
     /// Hidden size
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub hidden: usize,

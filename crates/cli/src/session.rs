@@ -54,9 +54,6 @@ pub fn prepare(
     Ok(Arc::new(encrypted.map_err(failure)?))
 }
 
-/// Token slots of a decode step: a hidden size of 4096 fills one ciphertext at `N = 2^16`.
-pub const STEP_SLOTS: usize = 8;
-
 /// [`prepare`], with a decoder that computes further tokens over a cache.
 pub fn prepare_with_cache(
     model: &Model,
@@ -65,7 +62,7 @@ pub fn prepare_with_cache(
 ) -> Outcome<Arc<EncryptedModel>> {
     let waiting = display.waiting("preparing the encrypted model");
     let params = Parameters::default_128();
-    let encrypted = EncryptedModel::with_decoder(model, calibration, params, STEP_SLOTS);
+    let encrypted = EncryptedModel::with_decoder(model, calibration, params, None);
     waiting.finish_and_clear();
     Ok(Arc::new(encrypted.map_err(failure)?))
 }

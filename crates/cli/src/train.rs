@@ -114,6 +114,7 @@ fn config(args: &TrainArgs) -> Outcome<TrainConfig> {
         data: args.data.clone(),
         exclude: args.exclude.clone(),
         out: args.out.clone(),
+        from: args.from.clone(),
         hidden: args.hidden,
         layers: args.layers,
         heads: args.heads,

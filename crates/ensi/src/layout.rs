@@ -160,6 +160,16 @@ mod tests {
     }
 
     #[test]
+    fn two_vectors_stand_side_by_side_where_half_the_blocks_are_enough() {
+        let layout = Layout::new(1 << 16, 64).unwrap();
+        assert_eq!(layout.beside(256), Some(256));
+        assert_eq!(layout.beside(257), None);
+        assert_eq!(Layout::new(1 << 16, 8).unwrap().beside(1024), Some(2048));
+        assert_eq!(Layout::new(1 << 16, 8).unwrap().beside(4096), None);
+        assert_eq!(Layout::new(1 << 16, 4).unwrap().beside(4096), Some(4096));
+    }
+
+    #[test]
     fn refuses_windows_that_do_not_fit() {
         assert!(Layout::new(1 << 16, 512).is_err());
         assert!(Layout::new(1 << 16, 48).is_err());

@@ -107,8 +107,7 @@ impl EncryptedModel {
     }
 
     /// [`new`](Self::new) with a decoder: a window's keys and values can be kept, and further tokens computed one by one over them.
-    /// A step's vectors have `step_tokens` slots a feature: with 8 of them a hidden size of 4096 fills one ciphertext at `N = 2^16`,
-    /// and the keys of its ternary products take 256 MiB.
+    /// A step's vectors have `step_tokens` slots a feature, or as many as [`Transformer::step_tokens`] says.
     ///
     /// # Errors
     /// As [`new`](Self::new), and [`EnsiError::Shape`] when the heads do not fit the step's layout.
@@ -116,8 +115,12 @@ impl EncryptedModel {
         model: &Model,
         calibration: &Calibration,
         params: Parameters,
-        step_tokens: usize,
+        step_tokens: Option<usize>,
     ) -> Result<Self, EnsiError> {
+        let step_tokens = match step_tokens {
+            Some(tokens) => tokens,
+            None => Transformer::step_tokens(model, calibration, params.n())?,
+        };
         Self::build(model, calibration, params, Some(step_tokens))
     }
 

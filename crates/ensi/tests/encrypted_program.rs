@@ -285,9 +285,11 @@ fn a_pass_that_was_interrupted_goes_on_with_the_same_ciphertexts() {
 #[test]
 fn decode_steps_over_a_cache_match_the_window() {
     let mut rng = ChaCha20Rng::seed_from_u64(16);
-    let (bitnet, calibration) = model(&Case::small(2), &mut rng);
-    let model =
-        Arc::new(EncryptedModel::with_decoder(&bitnet, &calibration, parameters(), 2).unwrap());
+    let case = Case::small(2);
+    let (bitnet, calibration) = model(&case, &mut rng);
+    let model = Arc::new(
+        EncryptedModel::with_decoder(&bitnet, &calibration, parameters(), Some(2)).unwrap(),
+    );
     let rows: Vec<Vec<f32>> = (0..8)
         .map(|_| (0..32).map(|_| 1.5 * uniform(&mut rng) as f32).collect())
         .collect();
@@ -317,7 +319,10 @@ fn decode_steps_over_a_cache_match_the_window() {
     };
     assert!(bits(&answer[5], &window[5]) > 10.0);
     assert!(server.kept_bytes() > 0);
-    let planned = &model.decoder().unwrap().plan().steps;
+    let decoder = model.decoder().unwrap();
+    // here the two vectors of a refresh share its real parts
+    assert!(decoder.transformer().layout().beside(case.ffn).is_some());
+    let planned = &decoder.plan().steps;
     for position in 6..8 {
         assert_eq!(server.kept_tokens(), position);
         // a step that is stopped leaves the cache as it was

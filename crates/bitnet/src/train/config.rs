@@ -116,6 +116,9 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Attention kind.
     pub attention: AttentionKind,
+    /// Model folder, or training checkpoint, to start from instead of random weights: its sizes and tokenizer take the place of those above.
+    #[serde(default)]
+    pub from: Option<PathBuf>,
     /// Leave the linear weights unquantised, for comparison.
     pub unquantised: bool,
     /// Range penalties.
@@ -156,6 +159,7 @@ impl Default for TrainConfig {
             clip: 1.0,
             seed: 1,
             attention: AttentionKind::Sigmoid,
+            from: None,
             unquantised: false,
             penalties: Penalties::default(),
             attn_eps_fraction: 0.01,

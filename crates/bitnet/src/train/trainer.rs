@@ -79,13 +79,26 @@ impl Trainer {
     ///
     /// # Errors
     /// Whatever is wrong with configuration, folders, text or checkpoint.
-    pub fn new(config: TrainConfig) -> Result<Self, TrainError> {
+    pub fn new(mut config: TrainConfig) -> Result<Self, TrainError> {
+        let given = config.from.as_deref().map(Given::read).transpose()?;
+        if let Some(given) = &given {
+            let s = &given.network.sizes;
+            config = TrainConfig {
+                hidden: s.hidden,
+                layers: s.layers,
+                heads: s.heads,
+                ffn: s.ffn,
+                vocab: s.vocab,
+                context: config.context.min(s.context),
+                ..config
+            };
+        }
         config.check()?;
         let data = config.out.join("data");
         let checkpoint = config.out.join("checkpoint.safetensors");
         let resume = config.resume && checkpoint.is_file();
         if !resume {
-            prepare_text(&config, &data)?;
+            prepare_text(&config, given.as_ref().map(|g| &g.tokenizer), &data)?;
         }
         let tokenizer = Tokenizer::from_file(data.join("tokenizer.json"))
             .map_err(|e| TrainError::Tokenizer(e.to_string()))?;
@@ -106,7 +119,10 @@ impl Trainer {
             let (n, a, s) = checkpoint::load(&checkpoint, &config)?;
             (n, a, s.step, s.smoothed)
         } else {
-            let n = Network::new(&config);
+            let n = match given {
+                Some(given) => given.start(&config)?,
+                None => Network::new(&config),
+            };
             let a = AdamW::new(&n);
             (n, a, 0, 0.0)
         };
@@ -265,8 +281,63 @@ impl Trainer {
     }
 }
 
-/// Reads the corpus, trains the tokenizer, and leaves tokenizer, token streams and the list of packages in `dir`.
-fn prepare_text(config: &TrainConfig, dir: &Path) -> Result<(), TrainError> {
+/// What a run starts from instead of random weights.
+struct Given {
+    network: Network,
+    tokenizer: Tokenizer,
+    /// Whether the weights are the few values of a model folder, and not the masters of a training run.
+    ternary: bool,
+}
+
+impl Given {
+    /// A model folder (or GGUF file) with `tokenizer.json` beside the weights, or the `checkpoint.safetensors` of a training run with its `data` folder.
+    fn read(path: &Path) -> Result<Self, TrainError> {
+        let is_checkpoint = path
+            .file_name()
+            .is_some_and(|name| name == "checkpoint.safetensors");
+        let folder = if path.is_dir() {
+            path
+        } else {
+            path.parent().unwrap_or(path)
+        };
+        let (network, tokenizer) = if is_checkpoint {
+            (
+                Network::from_checkpoint(path)?,
+                folder.join("data/tokenizer.json"),
+            )
+        } else {
+            let (model, _) = crate::checkpoint::load(path)
+                .map_err(|e| TrainError::Config(format!("{}: {e}", path.display())))?;
+            (Network::from_model(&model)?, folder.join("tokenizer.json"))
+        };
+        let tokenizer = Tokenizer::from_file(&tokenizer)
+            .map_err(|e| TrainError::Tokenizer(format!("{}: {e}", tokenizer.display())))?;
+        Ok(Self {
+            network,
+            tokenizer,
+            ternary: !is_checkpoint,
+        })
+    }
+
+    /// The network to train, with the attention and quantisation of the configuration.
+    fn start(self, config: &TrainConfig) -> Result<Network, TrainError> {
+        let mut network = self.network;
+        if self.ternary && !config.unquantised {
+            network.make_masters(config.seed)?;
+        }
+        network.set_quantised(!config.unquantised);
+        network.sizes.attention = config.attention;
+        network.sizes.context = config.context;
+        Ok(network)
+    }
+}
+
+/// Reads the corpus, trains the tokenizer if there is none, and leaves tokenizer, token streams and the list of packages in `dir`.
+fn prepare_text(
+    config: &TrainConfig,
+    tokenizer: Option<&Tokenizer>,
+    dir: &Path,
+) -> Result<(), TrainError> {
     std::fs::create_dir_all(dir).map_err(|e| TrainError::io(dir, e))?;
     let corpus = Corpus::read(&config.data, &config.exclude)?;
     let packages = corpus.packages();
@@ -297,7 +368,10 @@ fn prepare_text(config: &TrainConfig, dir: &Path) -> Result<(), TrainError> {
             needed: config.context + 1,
         });
     }
-    let tokenizer = train_tokenizer(&train, config.vocab)?;
+    let tokenizer = match tokenizer {
+        Some(tokenizer) => tokenizer.clone(),
+        None => train_tokenizer(&train, config.vocab)?,
+    };
     tokenizer
         .save(dir.join("tokenizer.json"), true)
         .map_err(|e| TrainError::Tokenizer(e.to_string()))?;
@@ -419,6 +493,47 @@ mod tests {
         parts.resume = true;
         train(&parts, |_| ControlFlow::Continue(())).unwrap();
         assert!(masters(&whole) == masters(&parts));
+
+        // A softmax twin goes on with sigmoid attention, from its folder and from its masters; its sizes and tokenizer are kept.
+        let softmax = TrainConfig {
+            attention: crate::train::AttentionKind::Softmax,
+            ..config(dir.path(), "softmax")
+        };
+        let before = train(&softmax, |_| ControlFlow::Continue(())).unwrap();
+        for (name, from) in [
+            ("folder", before.model.clone()),
+            ("masters", softmax.out.join("checkpoint.safetensors")),
+        ] {
+            let tuned = TrainConfig {
+                from: Some(from),
+                hidden: 64,
+                steps: 30,
+                lr: 3e-3,
+                ..config(dir.path(), name)
+            };
+            let mut first = None;
+            let after = train(&tuned, |p| {
+                first.get_or_insert(p.loss);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            let first = first.unwrap();
+            let (old, new) = (before.validation_perplexity, after.validation_perplexity);
+            assert!(first < 3.0, "{name} began at {first}, as if from nothing");
+            assert!(new < 1.3 * old, "{name}: perplexity {old} -> {new}");
+            let (model, _) = crate::checkpoint::load(&after.model).unwrap();
+            assert_eq!(model.config.hidden_size, 32);
+            assert_eq!(model.config.attention, crate::Attention::Sigmoid);
+            let tokenizer = |c: &TrainConfig| std::fs::read(c.out.join("data/tokenizer.json"));
+            assert!(tokenizer(&tuned).unwrap() == tokenizer(&softmax).unwrap());
+        }
+        assert!(
+            Trainer::new(TrainConfig {
+                from: Some(dir.path().join("nothing")),
+                ..config(dir.path(), "none")
+            })
+            .is_err()
+        );
 
         parts.lr *= 2.0;
         assert!(matches!(

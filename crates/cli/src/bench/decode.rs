@@ -74,7 +74,7 @@ pub fn run(args: &DecodeArgs, global: &Global) -> Outcome {
         &loaded.model,
         &loaded.calibration,
         Parameters::default_128(),
-        usize::from(args.slots),
+        args.slots.map(usize::from),
     )
     .map_err(session::failure)?;
     let encrypted = std::sync::Arc::new(encrypted);

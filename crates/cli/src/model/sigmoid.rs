@@ -92,7 +92,7 @@ pub fn run(args: &SigmoidArgs, global: &Global) -> Outcome {
     let recommendation = match rows[2].change {
         change if change <= GOOD => "use it as it is",
         change if change <= BAD => {
-            "fine-tune it for a short while before use: all weights under sigmoid attention, a quarter of the training text or less"
+            "fine-tune it for a short while before use: tacit train --from, with this folder, a few hundred steps"
         }
         _ => "train with sigmoid attention from the start: this swap loses too much",
     };

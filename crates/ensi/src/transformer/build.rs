@@ -41,6 +41,41 @@ impl Transformer {
         Self::build(model, calibration, n, Some(tokens))
     }
 
+    /// Slots a feature with which a step's linear layers leave all they have in real parts, so that every refresh takes one polynomial: 8 if that
+    /// is enough, else 4. Fewer would make the keys of the ternary products too large: they take `16 N^2/(2S)` bytes for `S` slots, 256 MiB for
+    /// 8 and 512 MiB for 4 at `N = 2^16`.
+    ///
+    /// # Errors
+    /// [`EnsiError::Shape`] when the heads do not fit the window.
+    pub fn step_tokens(
+        model: &Model,
+        calibration: &Calibration,
+        n: usize,
+    ) -> Result<usize, EnsiError> {
+        let config = &model.config;
+        let window = Layout::new(n, calibration.context)?;
+        let heads = HeadLayout::new(
+            window,
+            config.heads,
+            config.queries_per_kv(),
+            config.head_dim,
+        )?;
+        let fits = |tokens: usize| {
+            let layout = Layout::new(n, tokens)?;
+            let cache = CacheLayout::new(heads.clone(), layout)?;
+            Ok::<bool, EnsiError>(
+                layout.beside(config.intermediate_size).is_some()
+                    && cache.imaginary_beside().is_some(),
+            )
+        };
+        let most = window.tokens().min(8);
+        Ok(if matches!(fits(most), Ok(true)) {
+            most
+        } else {
+            most.min(4)
+        })
+    }
+
     fn build(
         model: &Model,
         calibration: &Calibration,
