@@ -11,19 +11,19 @@ use std::sync::{Arc, RwLock};
 use tacit_ring::sampling::uniform_from_seed;
 use tacit_ring::{BaseConverter, Modulus, NttPermutation, NttTable, RnsPoly};
 
-/// Which base conversion: the key of the converter cache.
+/// Which base conversion of a key switch ("mod-up", "mod-down"): the key of the converter cache.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Conversion {
     /// Limbs of a digit to all other limbs of `q_0..=q_level, p_0..p_{special-1}`.
-    ModUp {
+    Up {
         digit: usize,
         level: usize,
         special: usize,
     },
     /// `p_0..p_{special-1}` to `q_0..=q_level`.
-    ModDown { level: usize, special: usize },
+    Down { level: usize, special: usize },
     /// `p_0..p_{special-1}, q_level` to `q_0..q_level` (exclusive): division by `P` and rescaling in one.
-    ModDownRescale { level: usize, special: usize },
+    DownRescale { level: usize, special: usize },
 }
 
 /// Tables and constants of one parameter set. Made once, shared by reference count.
@@ -201,7 +201,7 @@ impl Context {
         cached(&self.converters, conversion, || {
             let (q, p) = (self.params.q_moduli(), self.params.p_moduli());
             let (from, to): (Vec<Modulus>, Vec<Modulus>) = match conversion {
-                Conversion::ModUp {
+                Conversion::Up {
                     digit,
                     level,
                     special,
@@ -213,10 +213,10 @@ impl Context {
                         .chain(&p[..special]);
                     (q[own.clone()].to_vec(), others.copied().collect())
                 }
-                Conversion::ModDown { level, special } => {
+                Conversion::Down { level, special } => {
                     (p[..special].to_vec(), q[..=level].to_vec())
                 }
-                Conversion::ModDownRescale { level, special } => (
+                Conversion::DownRescale { level, special } => (
                     p[..special]
                         .iter()
                         .chain(&q[level..=level])

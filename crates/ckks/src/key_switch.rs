@@ -45,7 +45,7 @@ impl Digits {
                 let own = ctx.digit_limbs(digit, level);
                 let mut out = RnsPoly::unspecified(ctx.n(), level + 1 + special - own.len());
                 let from: Vec<&[u64]> = own.clone().map(|i| coefficients.limb(i)).collect();
-                ctx.converter(Conversion::ModUp {
+                ctx.converter(Conversion::Up {
                     digit,
                     level,
                     special,
@@ -134,7 +134,7 @@ pub(crate) fn mod_down(
     special: usize,
 ) -> Result<RnsPoly, CkksError> {
     let mut out = RnsPoly::unspecified(ctx.n(), level + 1);
-    let converter = ctx.converter(Conversion::ModDown { level, special })?;
+    let converter = ctx.converter(Conversion::Down { level, special })?;
     let (mut q, mut p) = split_limbs(&mut u, level + 1);
     p.par_iter_mut()
         .enumerate()
@@ -164,7 +164,7 @@ pub(crate) fn mod_down_rescale(
     special: usize,
 ) -> Result<RnsPoly, CkksError> {
     let mut out = RnsPoly::unspecified(ctx.n(), level);
-    let converter = ctx.converter(Conversion::ModDownRescale { level, special })?;
+    let converter = ctx.converter(Conversion::DownRescale { level, special })?;
     let (mut q, mut tail) = split_limbs(&mut u, level);
     tail.par_iter_mut()
         .enumerate()
@@ -251,9 +251,9 @@ impl Division<'_> {
                 }
             });
         let converter = ctx.converter(if rescale {
-            Conversion::ModDownRescale { level, special }
+            Conversion::DownRescale { level, special }
         } else {
-            Conversion::ModDown { level, special }
+            Conversion::Down { level, special }
         })?;
         let mut out = pairs(kept);
         for (tail, out) in tails.iter().flatten().zip(out.iter_mut().flatten()) {
