@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::FederatedError;
+use crate::clock::{self, Clock};
 use crate::compress::Codec;
 use crate::data::Sequences;
 use crate::local::{LocalOptions, Optimiser};
@@ -146,6 +147,9 @@ pub struct RunConfig {
     /// A private adapter for each client, beside the shared one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub personal: Option<Personal>,
+    /// Deadlines, buffered steps, simulated speeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Clock>,
     /// Server rule.
     pub rule: Rule,
     /// Steps between client and aggregate.
@@ -172,6 +176,7 @@ impl Default for RunConfig {
             method: Method::default(),
             train: LocalOptions::default(),
             personal: None,
+            clock: None,
             rule: Rule::default(),
             stages: Vec::new(),
         }
@@ -312,7 +317,15 @@ impl RunConfig {
 
     /// Whether a stage encrypts updates under the clients' key.
     pub fn encrypted(&self) -> bool {
-        self.stages.contains(&Stage::EncryptedSum {})
+        self.encrypted_share().is_some()
+    }
+
+    /// Share of the values that a stage encrypts, if there is one.
+    pub fn encrypted_share(&self) -> Option<f64> {
+        self.stages.iter().find_map(|s| match s {
+            Stage::EncryptedSum { share } => Some(*share),
+            _ => None,
+        })
     }
 
     /// Whether the coordinator sees only sums of updates.
@@ -338,9 +351,36 @@ impl RunConfig {
     /// The robust rule, if there is one.
     pub fn robust(&self) -> Option<robust::Rule> {
         self.stages.iter().find_map(|s| match s {
-            Stage::Robust { rule } => Some(*rule),
+            Stage::Robust { rule, .. } => Some(*rule),
             _ => None,
         })
+    }
+
+    /// Groups of a robust rule over secure sums; 0 without them.
+    pub fn buckets(&self) -> usize {
+        let of = |s: &Stage| match s {
+            Stage::Robust { buckets, .. } => Some(*buckets),
+            _ => None,
+        };
+        self.stages.iter().find_map(of).unwrap_or(0)
+    }
+
+    /// The folder with the coordinator's own text, if a rule needs it.
+    pub fn root(&self) -> Option<&Path> {
+        self.stages.iter().find_map(|s| match s {
+            Stage::Robust { root, .. } => root.as_deref(),
+            _ => None,
+        })
+    }
+
+    /// Fewest clients of `drawn` with which a round can be closed: what its stages need.
+    pub fn least(&self, drawn: usize) -> usize {
+        let enough = |n: usize| {
+            let groups = self.buckets().max(1);
+            let hidden = self.secure_bits().is_none() || n >= 3 * groups;
+            hidden && (self.buckets() > 0 || self.robust().is_none_or(|r| r.check(n).is_ok()))
+        };
+        (1..drawn).find(|&n| enough(n)).unwrap_or(drawn)
     }
 
     /// Checks every setting and that the stages fit together.
@@ -425,6 +465,7 @@ impl RunConfig {
                 "a server rule would move the adapter away from what was merged",
             );
         }
+        clock::check(self)?;
         crate::stage::check(self)
     }
 }
@@ -569,6 +610,29 @@ mod tests {
         assert!(
             error("[[stage]]\nkind = \"robust\"\nrule = { name = \"krum\", bad = 7 }")
                 .contains("bad")
+        );
+        let groups = |n: usize| {
+            format!(
+                "[[stage]]\nkind = \"robust\"\nrule = {{ name = \"median\", bad = 0 }}\nbuckets = {n}\n"
+            )
+        };
+        assert!(RunConfig::from_toml(&format!("{secure}{}", groups(2)), "x").is_ok());
+        assert!(error(&format!("{secure}{}", groups(3))).contains("two others"));
+        assert!(error(&groups(2)).contains("groups are of secure sums"));
+        assert!(error(&format!("{encrypted}{}", groups(2))).contains("secure-sum"));
+        assert!(
+            error(&format!(
+                "{noise}[[stage]]\nkind = \"secure-sum\"\n{}",
+                groups(2)
+            ))
+            .contains("too little")
+        );
+        let trust = "[[stage]]\nkind = \"robust\"\nrule = { name = \"fl-trust\" }\n";
+        assert!(error(trust).contains("partition --clients 1"));
+        assert!(RunConfig::from_toml(&format!("{trust}[data]\ngrammar = {{}}"), "x").is_ok());
+        assert!(
+            error(&encrypted.replace("encrypted-sum\"", "encrypted-sum\"\nshare = 1.5"))
+                .contains("tenth")
         );
     }
 }

@@ -1,5 +1,7 @@
 //! Steps on an update's way from client to aggregate, and which of them go together.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::FederatedError;
@@ -34,7 +36,11 @@ pub enum Stage {
         bits: u32,
     },
     /// Encrypted aggregation: the coordinator adds CKKS ciphertexts under a key that all clients hold. All clients weigh the same.
-    EncryptedSum {},
+    EncryptedSum {
+        /// Share of the values that is encrypted, those to which labels matter most; the others travel in the clear.
+        #[serde(default = "default_rate")]
+        share: f64,
+    },
     /// Payloads signed by their clients (Ed25519), bound to run, round and purpose.
     Signed {},
     /// Differential privacy for single examples (sequences): every client sends the sum of its examples' clipped gradients with its part of
@@ -58,6 +64,12 @@ pub enum Stage {
     Robust {
         /// The rule.
         rule: robust::Rule,
+        /// Under a secure sum: random groups, one sum each, over whose means the rule goes. 0 without one.
+        #[serde(default)]
+        buckets: usize,
+        /// For FLTrust: a folder of `tacit federate partition`, of which the first client's text is the coordinator's own. Generated text needs none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        root: Option<PathBuf>,
     },
 }
 
@@ -81,7 +93,7 @@ impl Stage {
             Self::TopK { .. } => "top-k",
             Self::Quantise { .. } => "quantise",
             Self::SecureSum { .. } => "secure-sum",
-            Self::EncryptedSum {} => "encrypted-sum",
+            Self::EncryptedSum { .. } => "encrypted-sum",
             Self::Signed {} => "signed",
             Self::Noise { .. } => "noise",
             Self::Robust { .. } => "robust",
@@ -100,7 +112,13 @@ impl Stage {
             Self::TopK { share } => format!("largest {:.3} % of values, rest kept", 100.0 * share),
             Self::Quantise { values } => format!("{values:?} values, error kept").to_lowercase(),
             Self::SecureSum { bits } => format!("secure sum modulo 2^{bits}"),
-            Self::EncryptedSum {} => "sum of CKKS ciphertexts".into(),
+            Self::EncryptedSum { share } if *share < 1.0 => {
+                format!(
+                    "sum of CKKS ciphertexts of {:.1} % of the values",
+                    100.0 * share
+                )
+            }
+            Self::EncryptedSum { .. } => "sum of CKKS ciphertexts".into(),
             Self::Signed {} => "signed payloads".into(),
             Self::Noise {
                 epsilon,
@@ -111,7 +129,12 @@ impl Stage {
             } => format!(
                 "gradients of at most {examples} examples a client clipped to {clip} each, discrete Gaussian noise for epsilon {epsilon} at delta {delta:e}"
             ),
-            Self::Robust { rule } => format!("robust rule {}", rule.name()),
+            Self::Robust {
+                rule, buckets: 0, ..
+            } => format!("robust rule {}", rule.name()),
+            Self::Robust { rule, buckets, .. } => {
+                format!("robust rule {} over {buckets} groups", rule.name())
+            }
         }
     }
 }
@@ -199,15 +222,70 @@ fn check_values(c: &RunConfig, i: usize, s: &Stage) -> Refusal {
             share,
             "0.1 is usual",
         ),
-        Stage::Robust { rule } if c.data.partition.is_none() => {
-            let n = match c.clients_per_round {
-                0 => c.clients(),
-                k => k,
-            };
-            Ok(rule.check(n)?)
-        }
+        Stage::EncryptedSum { share } if !(*share > 0.0 && *share <= 1.0) => bad(
+            format!("stage {i} (encrypted-sum).share"),
+            "above 0, at most 1",
+            share,
+            "0.1 encrypts the most sensitive tenth",
+        ),
+        Stage::Robust {
+            rule,
+            buckets,
+            root,
+        } => check_robust(c, i, rule, *buckets, root.is_some()),
         _ => Ok(()),
     }
+}
+
+fn check_robust(
+    c: &RunConfig,
+    i: usize,
+    rule: &robust::Rule,
+    buckets: usize,
+    root: bool,
+) -> Refusal {
+    let setting = |what: &str| format!("stage {i} (robust).{what}");
+    if rule.needs_root() && !root && c.data.grammar.is_none() {
+        return bad(
+            setting("root"),
+            "a folder with the coordinator's own text",
+            "none",
+            "fl-trust compares updates with one of its own: `tacit federate partition --clients 1 --out DIR` makes such a folder",
+        );
+    }
+    let known = c.data.partition.is_none();
+    let n = match c.clients_per_round {
+        0 => c.clients(),
+        k => k,
+    };
+    if buckets == 0 {
+        return if known { Ok(rule.check(n)?) } else { Ok(()) };
+    }
+    if c.secure_bits().is_none() {
+        return bad(
+            setting("buckets"),
+            "a secure-sum stage",
+            "none",
+            "groups are of secure sums: where updates are seen, the rule sees them one by one",
+        );
+    }
+    if c.noise().is_some() {
+        return bad(
+            setting("buckets"),
+            "no noise stage",
+            "noise",
+            "the noise is that of one sum of all clients: a group's would have too little",
+        );
+    }
+    if known && n / buckets < 3 {
+        return bad(
+            setting("buckets"),
+            &format!("at most {}", n / 3),
+            buckets,
+            "a secure sum hides a client among at least two others",
+        );
+    }
+    Ok(rule.check(buckets)?)
 }
 
 /// What hides single updates needs a bound, one layout and equal weights, and leaves nothing to look at update by update.
@@ -252,7 +330,8 @@ fn check_hidden_sums(c: &RunConfig) -> Refusal {
             );
         }
         for beside in ["top-k", "quantise", "robust"] {
-            if position(c, beside).is_some() {
+            let in_groups = beside == "robust" && c.buckets() > 0 && kind == "secure-sum";
+            if position(c, beside).is_some() && !in_groups {
                 return bad(
                     setting(),
                     "no top-k, quantise or robust stage beside it",

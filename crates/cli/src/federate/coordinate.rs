@@ -57,6 +57,9 @@ pub fn run(args: &CoordinateArgs, global: &Global) -> Outcome {
             RemoteEvent::Failed { node, problem } => {
                 tracing::warn!("node {node}: {problem}");
             }
+            RemoteEvent::Late(clients) => {
+                tracing::warn!("late, and left out of the round: clients {clients:?}");
+            }
             RemoteEvent::Round(r) => {
                 tracing::info!("round {}: {}", r.round, r.hash);
                 if !global.json {

@@ -163,7 +163,20 @@ fn introduce(run: &Run, stages: &[String], base: f64) {
 }
 
 pub fn line(r: &RoundRecord) -> String {
-    format!(
+    let mut time = String::new();
+    if let Some(clock) = r.clock {
+        time += &format!("  at {clock:.1} s");
+    }
+    if !r.late.is_empty() {
+        time += &format!("  late: {:?}", r.late);
+    }
+    if let Some(oldest) = r.staleness.iter().max() {
+        time += &format!(
+            "  from clients {:?}, the oldest {oldest} steps behind",
+            r.clients
+        );
+    }
+    let columns = format!(
         "{:>5} {:>7} {:>10.4} {:>10.3} {:>10} {:>10} {:>7} {:>9} {:>7}",
         r.round,
         r.clients.len(),
@@ -175,7 +188,8 @@ pub fn line(r: &RoundRecord) -> String {
         r.relative_aggregation_error
             .map_or_else(|| "hidden".into(), |e| format!("{:.2} %", 100.0 * e)),
         r.epsilon.map_or_else(|| "-".into(), |e| format!("{e:.3}")),
-    )
+    );
+    columns + &time
 }
 
 fn stop_if_pressed() -> ControlFlow<()> {
@@ -197,9 +211,11 @@ fn interrupted(run: &Run) -> Failure {
 }
 
 fn rounds(run: &mut Run, display: Display, json: bool) -> Outcome {
-    let each = match run.config().clients_per_round {
-        0 => run.clients().len(),
-        k => k.min(run.clients().len()),
+    let c = run.config();
+    let each = match (c.clock.map_or(0, |clock| clock.buffer), c.clients_per_round) {
+        (0, 0) => run.clients().len(),
+        (0, k) => k.min(run.clients().len()),
+        (buffer, _) => buffer,
     };
     let done = run.state().records.len() * each;
     let bar = display.pieces("training", (run.config().rounds * each) as u64);

@@ -34,6 +34,22 @@ pub(super) struct Contribution {
     pub bytes_down: u64,
 }
 
+/// Which training of a client it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct When {
+    /// How many it has done before, which decides the order of its examples.
+    pub turn: usize,
+    /// Steps that the coordinator has taken, which decide the learning rate.
+    pub round: usize,
+}
+
+impl When {
+    /// In a run of rounds both are the round's number.
+    pub fn round(round: usize) -> Self {
+        Self { turn: round, round }
+    }
+}
+
 /// A client with everything that does not change from round to round.
 #[derive(Clone, Copy)]
 pub(super) struct Worker<'a> {
@@ -62,21 +78,21 @@ impl Worker<'_> {
         Ok(memory)
     }
 
-    /// Trains in round `round` (from 0) from the shared state, and puts the update through the stages of the client's side. `control` is SCAFFOLD's
+    /// Trains from the shared state, and puts the update through the stages of the client's side. `control` is SCAFFOLD's
     /// server control.
     ///
     /// # Errors
     /// Whatever goes wrong in training.
     pub fn contribute(
         &self,
-        round: usize,
+        when: When,
         global: &Global,
         control: &NamedTensors,
         memory: &Memory,
     ) -> Result<Contribution, FederatedError> {
         let c = self.config;
         let rank = c.method.rank_of(self.client);
-        let start = start_of(self.tuner, c.combine, global, rank, round as u64)?;
+        let start = start_of(self.tuner, c.combine, global, rank, when.round as u64)?;
         // What the client is sent: its start in full precision.
         let message = |t: &NamedTensors| (18 + 4 * t.count()) as u64;
         let mut out = Contribution {
@@ -99,7 +115,7 @@ impl Worker<'_> {
             out.start = start;
             return Ok(out);
         }
-        let local = self.trained(round, &start, &global.residual, control, memory)?;
+        let local = self.trained(when, &start, &global.residual, control, memory)?;
         (out.loss, out.tokens) = (local.loss, local.tokens);
         if let Some(next) = local.control {
             out.control_change = next.difference(&memory.control)?;
@@ -137,7 +153,7 @@ impl Worker<'_> {
     /// Local training from `start`, joined with the client's private part where it has one.
     fn trained(
         &self,
-        round: usize,
+        when: When,
         start: &NamedTensors,
         residual: &NamedTensors,
         control: &NamedTensors,
@@ -147,8 +163,8 @@ impl Worker<'_> {
         let turn = Turn {
             seed: c.seed,
             client: self.client as u64,
-            round,
-            lr: c.train.rate(round, c.rounds),
+            round: when.turn,
+            lr: c.train.rate(when.round, c.rounds),
         };
         let go = |state: &NamedTensors, options: &LocalOptions, guidance: Guidance<'_>| {
             let data = &self.data.train;

@@ -10,6 +10,7 @@
 //! killed goes on from its last round and ends with the same bits as an undisturbed one. Clients of a round train in parallel; their results are
 //! taken in order, so that the number of threads does not matter.
 
+mod buffer;
 mod client;
 mod compare;
 mod encrypted;
@@ -25,6 +26,7 @@ mod round;
 mod secure;
 mod signer;
 mod state;
+mod trust;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -43,7 +45,7 @@ pub use party::Party;
 pub use remote::{RemoteEvent, RemoteOptions, coordinate};
 pub use state::{RoundRecord, RunState};
 
-use crate::config::{Base, RunConfig};
+use crate::config::{Base, RunConfig, Stage};
 use crate::data::{ClientData, Window, examples, tokenizer_for};
 use crate::local::evaluate;
 use crate::lora::Global;
@@ -52,9 +54,10 @@ use crate::random::{permutation, stream};
 use crate::rules::weighted_average;
 use crate::tuner::Tuner;
 use crate::{FederatedError, NamedTensors};
-use encrypted::Encryption;
+use encrypted::{Encryption, sensitivities};
 use private::PrivateSum;
 use signer::Signer;
+use trust::root_data;
 
 /// A network with its tokenizer.
 #[derive(Clone, Debug)]
@@ -77,6 +80,8 @@ pub struct Run {
     hidden: Hidden,
     signer: Option<Signer>,
     history: Option<History>,
+    /// The coordinator's own text.
+    root: Option<ClientData>,
     /// Clients that take no part, as if they had never been.
     without: BTreeSet<usize>,
     state: RunState,
@@ -179,10 +184,13 @@ impl Run {
             })
             .collect();
         let fingerprint = fingerprint(&config, &tuner, &clients, &without)?;
-        let present = clients.len() - without.len();
-        let hidden = hidden(&config, &tuner, present, &fingerprint)?;
+        let present: Vec<usize> = (0..clients.len())
+            .filter(|k| !without.contains(k))
+            .collect();
+        let data: Vec<(usize, &ClientData)> = present.iter().map(|&k| (k, &clients[k])).collect();
         let mut run = Self {
-            hidden,
+            hidden: hidden(&config, &tuner, &data, &fingerprint)?,
+            root: root_data(&config, &tuner, &base.tokenizer, clients.len())?,
             signer: None,
             history: None,
             without,
@@ -224,8 +232,11 @@ impl Run {
         config.method.check(clients)?;
         let tuner = Tuner::new(base.network, &config.method, config.seed)?;
         let fingerprint = fingerprint(&config, &tuner, &[], &BTreeSet::new())?;
+        let nobody = ClientData::default();
+        let present: Vec<(usize, &ClientData)> = (0..clients).map(|k| (k, &nobody)).collect();
         let mut run = Self {
-            hidden: hidden(&config, &tuner, clients, &fingerprint)?,
+            hidden: hidden(&config, &tuner, &present, &fingerprint)?,
+            root: root_data(&config, &tuner, &base.tokenizer, clients)?,
             signer: None,
             history: None,
             without: BTreeSet::new(),
@@ -351,7 +362,11 @@ impl Run {
             )?);
         }
         while self.state.records.len() < self.config.rounds {
-            let Some(record) = self.round(tell)? else {
+            let record = match self.config.clock.filter(|c| c.buffer > 0) {
+                Some(clock) => self.buffered_step(&clock, tell)?,
+                None => self.round(tell)?,
+            };
+            let Some(record) = record else {
                 return Ok(false);
             };
             self.state.records.push(record);
@@ -423,19 +438,26 @@ fn client_data(
 fn hidden(
     config: &RunConfig,
     tuner: &Tuner,
-    present: usize,
+    present: &[(usize, &ClientData)],
     fingerprint: &str,
 ) -> Result<Hidden, FederatedError> {
+    let n = present.len();
     let values = tuner.initial(config.method.rank, 0)?.count();
     if let (Some(noise), Some(bits)) = (config.noise(), config.secure_bits()) {
         let rotation = *blake3::hash(fingerprint.as_bytes()).as_bytes();
         let rounds = config.rounds;
         return Ok(Hidden::Noise(PrivateSum::new(
-            noise, rounds, present, values, bits, rotation,
+            noise, rounds, n, values, bits, rotation,
         )?));
     }
-    if let (true, Some(bound)) = (config.encrypted(), config.clip()) {
-        return Ok(Hidden::Encrypted(Encryption::new(values, present, bound)?));
+    if let (Some(share), Some(bound)) = (config.encrypted_share(), config.clip()) {
+        let encryption = if share < 1.0 {
+            let sensitivities = sensitivities(config, tuner, present)?;
+            Encryption::selective(&sensitivities, share, bound)?
+        } else {
+            Encryption::new(values, n, bound)?
+        };
+        return Ok(Hidden::Encrypted(encryption));
     }
     Ok(Hidden::Plainly)
 }
@@ -513,7 +535,12 @@ fn fingerprint(
         history: false,
         ..config.clone()
     };
-    // Where text and network come from does not matter; what they are is hashed below.
+    // Where text and network come from does not matter; what they are is hashed below. The coordinator's own text is its own affair.
+    for s in &mut same.stages {
+        if let Stage::Robust { root, .. } = s {
+            *root = None;
+        }
+    }
     same.data.folders = None;
     same.data.partition = None;
     same.base = Base::default();
@@ -537,10 +564,14 @@ fn fingerprint(
 }
 
 #[cfg(test)]
+mod clock_tests;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod method_tests;
 #[cfg(test)]
 mod remote_tests;
+#[cfg(test)]
+mod stage_tests;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 
-use super::client::{Contribution, Worker};
+use super::client::{Contribution, When, Worker};
 use super::memory::Memory;
 use super::private::PrivateSum;
 use super::{BaseModel, client_data, fingerprint, perplexity};
@@ -279,7 +279,7 @@ impl Party {
         let control = NamedTensors::new();
         let mut c = self
             .worker()
-            .contribute(round, &global, &control, &memory)?;
+            .contribute(When::round(round), &global, &control, &memory)?;
         let after = std::mem::take(&mut c.memory);
         let metrics = self.metrics(vec![
             ("train-loss".to_owned(), Scalar::Double(c.loss)),
@@ -420,6 +420,22 @@ pub(super) fn check_remote(config: &RunConfig) -> Result<(), FederatedError> {
             "false",
             "true",
             "control variates do not travel between machines: use `tacit federate run`",
+        ));
+    }
+    if config.buckets() > 0 {
+        return Err(refuse(
+            "stage (robust).buckets",
+            "one secure sum between machines",
+            "several",
+            "use `tacit federate run`, or a robust rule without a secure sum",
+        ));
+    }
+    if config.clock.is_some_and(|c| c.buffer > 0) {
+        return Err(refuse(
+            "clock.buffer",
+            "rounds between machines",
+            "a buffer",
+            "use `tacit federate run`; between machines a deadline keeps slow nodes from holding up the others",
         ));
     }
     if config.encrypted() || config.signed() || config.history {

@@ -53,6 +53,8 @@ pub enum RemoteEvent<'a> {
         /// What it said.
         problem: String,
     },
+    /// These clients have not answered in time; the round goes on without them.
+    Late(&'a [usize]),
     /// A round is over and kept.
     Round(&'a RoundRecord),
     /// Waiting.
@@ -80,6 +82,10 @@ pub fn coordinate(
     tell: Tell<'_>,
 ) -> Result<(Run, bool), FederatedError> {
     check_remote(&config)?;
+    let options = &RemoteOptions {
+        deadline: within(&config).unwrap_or(options.deadline),
+        ..options.clone()
+    };
     let mut run = Run::coordinator(config, base, clients, options.resume)?;
     std::fs::create_dir_all(&run.config.out).map_err(|e| FederatedError::io(&run.config.out, e))?;
     let go_on = || tell(RemoteEvent::Waiting).is_continue();
@@ -95,6 +101,12 @@ pub fn coordinate(
         Err(e) => drop(link.finish(Err(&e.to_string()), None)),
     }
     done.map(|done| (run, done))
+}
+
+/// How long a round may take, where the configuration says so: then it goes on without those that are late.
+fn within(config: &RunConfig) -> Option<Duration> {
+    let seconds = config.clock.map(|c| c.deadline).filter(|s| *s > 0.0)?;
+    Some(Duration::from_secs_f64(seconds.min(1e6)))
 }
 
 fn rounds(
@@ -118,7 +130,7 @@ fn rounds(
     Ok(true)
 }
 
-/// Which node holds which client; waits until all `needed` are there.
+/// Which node holds which client; waits until all `needed` are there, or, with a deadline, until it is over and as many as a round needs are there.
 fn members(
     run: &Run,
     link: &Runtime,
@@ -134,7 +146,11 @@ fn members(
             nodes: BTreeMap::new(),
             stock: false,
         };
-        if nodes.len() >= needed.len() {
+        let wanted = match within(&run.config) {
+            None => needed.len(),
+            Some(_) => run.config.least(needed.len()),
+        };
+        if nodes.len() >= wanted {
             let question = Content(vec![("config".to_owned(), Record::Config(vec![ours(run)]))]);
             let all = nodes.iter().map(|&n| (n, question.clone())).collect();
             let wait = Duration::from_secs(60).min(options.deadline);
@@ -160,7 +176,7 @@ fn members(
                     Err(_) => silent += 1,
                 }
             }
-            if members.nodes.is_empty() && silent >= needed.len() {
+            if members.nodes.is_empty() && silent >= wanted {
                 members.stock = true;
                 members.nodes = answers
                     .iter()
@@ -173,7 +189,8 @@ fn members(
             .iter()
             .filter(|k| members.nodes.contains_key(k))
             .count();
-        if present == needed.len() {
+        let over = within(&run.config).is_some_and(|d| began.elapsed() >= d);
+        if present == needed.len() || over && present >= run.config.least(needed.len()) {
             return Ok(Some(members));
         }
         let event = RemoteEvent::Present {
@@ -256,10 +273,18 @@ fn round(
             Got::Again => continue,
             Got::All(contributions, aggregate) => (contributions, aggregate),
         };
+        let late: Vec<usize> = drawn
+            .iter()
+            .copied()
+            .filter(|k| contributions.iter().all(|c| c.client != *k))
+            .collect();
+        if !late.is_empty() && tell(RemoteEvent::Late(&late)).is_break() {
+            return Ok(None);
+        }
         let measure = |run: &Run| evaluated(run, link, round, &members, options, tell);
-        return run
-            .finish_round(round, &contributions, aggregate, began, &measure)
-            .map(Some);
+        let mut record = run.finish_round(round, &contributions, aggregate, began, &measure)?;
+        record.late = late;
+        return Ok(Some(record));
     }
 }
 
@@ -365,7 +390,11 @@ fn visible(
     if tell(RemoteEvent::Waiting).is_break() {
         return Ok(Got::Stopped);
     }
-    if got.len() < drawn.len() {
+    let enough = match within(&run.config) {
+        None => drawn.len(),
+        Some(_) => run.config.least(drawn.len()),
+    };
+    if got.len() < enough {
         return Ok(Got::Again);
     }
     let contributions: Vec<Contribution> = got.into_values().collect();
@@ -416,8 +445,8 @@ fn hidden(
         if tell(RemoteEvent::Waiting).is_break() {
             return Ok(Got::Stopped);
         }
-        // Before anything is masked, a client that is missing can simply be waited for.
-        if step == 0 && answers.len() < asked {
+        // Before anything is masked, a client that is missing can simply be waited for; after a deadline the protocol goes on if enough are there.
+        if step == 0 && answers.len() < asked && within(&run.config).is_none() {
             return Ok(Got::Again);
         }
         for (k, answer) in &answers {

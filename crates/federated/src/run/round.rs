@@ -5,14 +5,20 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::client::{Contribution, Worker};
+use super::client::{Contribution, When, Worker};
+
+use super::secure::SecureMean;
 use super::{Event, Hidden, RoundRecord, Run, encrypted, secure};
+use crate::clock::in_time;
 use crate::compress::decode;
 use crate::lora::{Global, combine};
+use crate::protection::ClientId;
+use crate::protection::robust::{self, Buckets};
 use crate::rules::apply;
 use crate::{FederatedError, NamedTensors};
 
 /// What the coordinator makes of a round's contributions.
+#[derive(Default)]
 pub(super) struct Aggregate {
     /// Adapter before the server rule.
     pub average: NamedTensors,
@@ -32,7 +38,7 @@ impl Run {
         client: usize,
     ) -> Result<Contribution, FederatedError> {
         self.worker(client).contribute(
-            round,
+            When::round(round),
             &self.state.global,
             &self.state.control,
             &self.state.clients[client],
@@ -57,6 +63,11 @@ impl Run {
         let began = Instant::now();
         let round = self.state.records.len();
         let drawn = self.drawn(round);
+        let time = self.config.clock.map(|clock| {
+            let least = self.config.least(drawn.len());
+            in_time(&clock, self.config.seed, round, &drawn, least)
+        });
+        let (drawn, late, seconds) = time.unwrap_or((drawn, Vec::new(), 0.0));
         let done: Vec<Option<Contribution>> = drawn
             .par_iter()
             .map(|&k| {
@@ -77,13 +88,27 @@ impl Run {
         }
         let aggregate = self.aggregate(round, &contributions)?;
         let measure = |run: &Self| run.perplexity(&run.state.global);
-        Ok(Some(self.finish_round(
-            round,
-            &contributions,
-            aggregate,
-            began,
-            &measure,
-        )?))
+        let mut record = self.finish_round(round, &contributions, aggregate, began, &measure)?;
+        record.late = late;
+        if self.config.clock.is_some() {
+            let before = self.state.records.last().and_then(|r| r.clock);
+            record.clock = Some(before.unwrap_or(0.0) + seconds);
+        }
+        Ok(Some(record))
+    }
+
+    /// The update of a contribution as it arrives, its signature checked, and the bytes of that signature.
+    pub(super) fn arrived(
+        &self,
+        round: usize,
+        c: &Contribution,
+    ) -> Result<(NamedTensors, u64), FederatedError> {
+        let Some(signer) = &self.signer else {
+            return Ok((c.update.clone(), 0));
+        };
+        let sealed = signer.seal(c.client, round, &c.payload)?;
+        let update = decode(signer.open(&sealed, c.client, round)?, &c.update)?;
+        Ok((update, (sealed.len() - c.payload.len()) as u64))
     }
 
     /// Makes the aggregate the next state; `measure` gives its perplexity. The record is not yet appended.
@@ -125,6 +150,9 @@ impl Run {
             aggregation_error: a.error,
             relative_aggregation_error: a.relative_error,
             epsilon: a.epsilon,
+            late: Vec::new(),
+            staleness: Vec::new(),
+            clock: None,
             hash: self.state.hash(),
         })
     }
@@ -175,7 +203,10 @@ impl Run {
             }
             (_, bits) => {
                 let bits = bits.unwrap_or(24);
-                let sum = secure::mean(&updates, bound, bits, self.session(), round as u64)?;
+                let sum = match self.config.robust() {
+                    Some(rule) => self.robust_sum(round, contributions, bits, bound, rule)?,
+                    None => secure::mean(&updates, bound, bits, self.session(), round as u64)?,
+                };
                 average.axpy(1.0, &sum.mean)?;
                 (sum.bytes_up, sum.bytes_down)
             }
@@ -189,6 +220,47 @@ impl Run {
             relative_error: None,
             epsilon,
         })
+    }
+
+    /// A secure sum for each of some random groups, and a robust rule over the groups' means.
+    fn robust_sum(
+        &self,
+        round: usize,
+        contributions: &[Contribution],
+        bits: u32,
+        bound: f64,
+        rule: robust::Rule,
+    ) -> Result<SecureMean, FederatedError> {
+        let ids: Vec<ClientId> = contributions.iter().map(|c| c.client as ClientId).collect();
+        let groups = Buckets::new(&ids, self.config.buckets(), self.group_seed(round))?;
+        let (mut means, mut up, mut down) = (Vec::new(), 0, 0);
+        for (g, group) in groups.groups().iter().enumerate() {
+            let updates: Vec<NamedTensors> = contributions
+                .iter()
+                .filter(|c| group.contains(&(c.client as ClientId)))
+                .map(|c| c.update.clone())
+                .collect();
+            let mut session = self.session();
+            session[0] ^= g as u8;
+            session[1] ^= (g >> 8) as u8;
+            let sum = secure::mean(&updates, bound, bits, session, round as u64)?;
+            means.push(sum.mean.flatten());
+            up += sum.bytes_up;
+            down += sum.bytes_down;
+        }
+        let root = self.root_update(round)?;
+        let update = rule.aggregate(&means, root.as_deref())?.update;
+        Ok(SecureMean {
+            mean: self.state.global.adapter.unflatten(&update)?,
+            bytes_up: up,
+            bytes_down: down,
+        })
+    }
+
+    /// From what the groups of a round are drawn.
+    pub(super) fn group_seed(&self, round: usize) -> [u8; 32] {
+        let text = format!("groups {} {round}", self.fingerprint);
+        *blake3::hash(text.as_bytes()).as_bytes()
     }
 
     /// The step along a noisy mean gradient: falls over the rounds as the clients' learning rate would.
@@ -208,15 +280,9 @@ impl Run {
             .iter()
             .map(|c| {
                 let mut local = c.start.clone();
-                match &self.signer {
-                    None => local.axpy(1.0, &c.update)?,
-                    Some(signer) => {
-                        let sealed = signer.seal(c.client, round, &c.payload)?;
-                        bytes_up += (sealed.len() - c.payload.len()) as u64;
-                        let update = decode(signer.open(&sealed, c.client, round)?, &c.update)?;
-                        local.axpy(1.0, &update)?;
-                    }
-                }
+                let (update, more) = self.arrived(round, c)?;
+                bytes_up += more;
+                local.axpy(1.0, &update)?;
                 Ok((local, c.weight))
             })
             .collect::<Result<Vec<_>, FederatedError>>()?;
@@ -235,7 +301,11 @@ impl Run {
                 let mut average = current.clone();
                 average.axpy(
                     1.0,
-                    &current.unflatten(&rule.aggregate(&flat, None)?.update)?,
+                    &current.unflatten(
+                        &rule
+                            .aggregate(&flat, self.root_update(round)?.as_deref())?
+                            .update,
+                    )?,
                 )?;
                 average
             }

@@ -1,5 +1,6 @@
 //! What a run remembers, and the checkpoint it is kept in.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,15 @@ pub struct RoundRecord {
     pub relative_aggregation_error: Option<f64>,
     /// Privacy spent so far (epsilon), where noise is added.
     pub epsilon: Option<f64>,
+    /// Drawn clients whose update came too late and was left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late: Vec<usize>,
+    /// With a buffer, the steps that the coordinator took while each update was made, in the order of `clients`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staleness: Vec<usize>,
+    /// Simulated seconds since the start, where clients' speeds are simulated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<f64>,
     /// BLAKE3 of the shared state after the round.
     pub hash: String,
 }
@@ -50,6 +60,8 @@ pub struct RunState {
     pub control: NamedTensors,
     /// What each client remembers.
     pub clients: Vec<Memory>,
+    /// Adapters of earlier steps that clients at work began with, with a buffer.
+    pub versions: BTreeMap<usize, NamedTensors>,
     /// Rounds done.
     pub records: Vec<RoundRecord>,
 }
@@ -96,6 +108,12 @@ impl RunState {
         }
         for (k, memory) in self.clients.iter().enumerate() {
             memory.write(&format!("client.{k}"), &mut all)?;
+        }
+        for (v, tensors) in &self.versions {
+            for t in tensors.iter() {
+                let name = format!("version.{v}/{}", t.name);
+                all.insert(name, &t.shape, t.values.clone())?;
+            }
         }
         let header = Header {
             format: FORMAT,
@@ -164,6 +182,12 @@ impl RunState {
                 "second" => &mut state.rule.second,
                 "control" => &mut state.control,
                 _ => {
+                    let version = group.strip_prefix("version.").and_then(|v| v.parse().ok());
+                    if let Some(v) = version {
+                        let old = state.versions.entry(v).or_default();
+                        old.insert(name, &t.shape, t.values.clone())?;
+                        continue;
+                    }
                     let memory = group
                         .strip_prefix("client.")
                         .and_then(|k| k.parse().ok())
@@ -215,6 +239,7 @@ mod tests {
                     ..Memory::default()
                 },
             ],
+            versions: BTreeMap::from([(3, t(10.0)), (11, t(11.0))]),
             records: vec![RoundRecord {
                 round: 1,
                 clients: vec![0, 1],
@@ -226,6 +251,9 @@ mod tests {
                 aggregation_error: Some(1.0 / 3.0),
                 relative_aggregation_error: None,
                 epsilon: None,
+                late: vec![7],
+                staleness: vec![0, 3],
+                clock: Some(1.5),
                 hash: "x".into(),
             }],
         };

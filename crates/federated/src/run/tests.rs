@@ -2,10 +2,9 @@
 
 use super::fixture::{config, finish, start};
 use super::*;
-use crate::config::Stage;
 use crate::local::Optimiser;
 
-const VARIANTS: [&str; 15] = [
+const VARIANTS: [&str; 18] = [
     "",
     "clients_per_round = 2\n[rule]\nkind = \"fedadam\"\n",
     "[method]\nkind = \"ffa-lora\"\ntargets = [\"qkv\", \"embedding\"]\n[rule]\nkind = \"fedyogi\"\n",
@@ -20,6 +19,9 @@ const VARIANTS: [&str; 15] = [
     "history = true\n[[stage]]\nkind = \"quantise\"\nvalues = \"int8\"\n[[stage]]\nkind = \"signed\"\n",
     "[method]\nforward = \"float\"\nscales = true\n[[stage]]\nkind = \"robust\"\nrule = { name = \"median\", bad = 1 }\n",
     "[method]\nkind = \"fedkseed\"\nseeds = 64\nforward = \"float\"\n[train]\noptimiser = \"sgd\"\n",
+    "[clock]\nbuffer = 3\nspread = 6.0\n[[stage]]\nkind = \"top-k\"\nshare = 0.3\n",
+    "clients_per_round = 2\n[clock]\nbuffer = 2\n[rule]\nkind = \"fedadam\"\n",
+    "[clock]\ndeadline = 2.0\n[[stage]]\nkind = \"quantise\"\nvalues = \"int8\"\n",
     "[method]\nkind = \"prompt\"\nprompt = 4\n[[stage]]\nkind = \"quantise\"\nvalues = \"int8\"\n",
 ];
 
@@ -226,7 +228,7 @@ fn encrypted_and_signed_updates_average_as_plain_ones() {
     assert_eq!(signed.state().global.adapter, want);
     let (p, s) = (&plain.state().records[0], &signed.state().records[0]);
     assert_eq!(s.bytes_up - p.bytes_up, 4 * 136);
-    c.stages.push(Stage::EncryptedSum {});
+    c.stages.push(Stage::EncryptedSum { share: 1.0 });
     let mut hidden = start(&c, false);
     equal(&mut hidden);
     finish(&mut hidden);
