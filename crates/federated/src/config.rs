@@ -328,9 +328,14 @@ impl RunConfig {
         })
     }
 
+    /// Whether two aggregators verify and sum shares of the updates.
+    pub fn verified(&self) -> bool {
+        self.stages.contains(&Stage::VerifiedSum {})
+    }
+
     /// Whether the coordinator sees only sums of updates.
     pub fn hides_updates(&self) -> bool {
-        self.encrypted() || self.secure_bits().is_some()
+        self.encrypted() || self.verified() || self.secure_bits().is_some()
     }
 
     /// Whether a stage signs payloads.

@@ -9,6 +9,7 @@ use crate::compress::Values;
 use crate::config::RunConfig;
 use crate::lora::Combine;
 use crate::protection::robust;
+use crate::tuner::Kind;
 
 /// One step on an update's way from client to aggregate, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +42,9 @@ pub enum Stage {
         #[serde(default = "default_rate")]
         share: f64,
     },
+    /// Two aggregators that do not collude sum shares of the updates and verify that each has the norm that `clip` allows (Prio3). All clients weigh
+    /// the same.
+    VerifiedSum {},
     /// Payloads signed by their clients (Ed25519), bound to run, round and purpose.
     Signed {},
     /// Differential privacy for single examples (sequences): every client sends the sum of its examples' clipped gradients with its part of
@@ -94,6 +98,7 @@ impl Stage {
             Self::Quantise { .. } => "quantise",
             Self::SecureSum { .. } => "secure-sum",
             Self::EncryptedSum { .. } => "encrypted-sum",
+            Self::VerifiedSum {} => "verified-sum",
             Self::Signed {} => "signed",
             Self::Noise { .. } => "noise",
             Self::Robust { .. } => "robust",
@@ -119,6 +124,7 @@ impl Stage {
                 )
             }
             Self::EncryptedSum { .. } => "sum of CKKS ciphertexts".into(),
+            Self::VerifiedSum {} => "sum of two aggregators who verify norms".into(),
             Self::Signed {} => "signed payloads".into(),
             Self::Noise {
                 epsilon,
@@ -191,6 +197,14 @@ pub(crate) fn check(c: &RunConfig) -> Refusal {
             "no secure-sum stage beside it",
             "secure-sum",
             "every message of the secure sum is signed already: remove this stage",
+        );
+    }
+    if position(c, "robust").is_some() && c.method.kind == Kind::FedKSeed {
+        return bad(
+            "stage (robust)".into(),
+            "another method.kind",
+            "fedkseed",
+            "clients move different numbers, most of which the others leave at 0: an honest one would look like an outlier",
         );
     }
     if position(c, "robust").is_some() && c.combine != Combine::Average {
@@ -290,16 +304,18 @@ fn check_robust(
 
 /// What hides single updates needs a bound, one layout and equal weights, and leaves nothing to look at update by update.
 fn check_hidden_sums(c: &RunConfig) -> Refusal {
-    for (kind, other, why) in [
+    for (kind, why) in [
         (
             "secure-sum",
-            "encrypted-sum",
             "masks cover every coordinate with uniform values of their own width, and a sum hides outliers",
         ),
         (
             "encrypted-sum",
-            "secure-sum",
             "ciphertexts hold every coordinate at one scale, and a sum hides outliers",
+        ),
+        (
+            "verified-sum",
+            "shares are of whole vectors at one scale, and a sum hides outliers",
         ),
     ] {
         let Some(i) = position(c, kind) else { continue };
@@ -321,11 +337,15 @@ fn check_hidden_sums(c: &RunConfig) -> Refusal {
                 "masked values need a bound: add [[stage]] kind = \"clip\" with a norm",
             );
         }
-        if position(c, other).is_some() {
+        let others = ["secure-sum", "encrypted-sum", "verified-sum"];
+        if let Some(other) = others
+            .iter()
+            .find(|o| **o != kind && position(c, o).is_some())
+        {
             return bad(
                 setting(),
-                "one of secure-sum and encrypted-sum",
-                "both",
+                "one of secure-sum, encrypted-sum and verified-sum",
+                format!("{other} too"),
                 "keep the one whose trust suits: docs/federated-protection.md compares them",
             );
         }

@@ -27,6 +27,7 @@ mod secure;
 mod signer;
 mod state;
 mod trust;
+mod verified;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -110,6 +111,8 @@ enum Hidden {
     Noise(PrivateSum),
     /// Ciphertexts under the clients' key.
     Encrypted(Encryption),
+    /// Shares for two aggregators.
+    Verified,
 }
 
 impl Run {
@@ -459,6 +462,9 @@ fn hidden(
         };
         return Ok(Hidden::Encrypted(encryption));
     }
+    if config.verified() {
+        return Ok(Hidden::Verified);
+    }
     Ok(Hidden::Plainly)
 }
 
@@ -565,6 +571,8 @@ fn fingerprint(
 
 #[cfg(test)]
 mod clock_tests;
+#[cfg(test)]
+mod composition_tests;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]

@@ -422,6 +422,14 @@ pub(super) fn check_remote(config: &RunConfig) -> Result<(), FederatedError> {
             "control variates do not travel between machines: use `tacit federate run`",
         ));
     }
+    if config.verified() {
+        return Err(refuse(
+            "stage (verified-sum)",
+            "one coordinator between machines",
+            "two aggregators",
+            "use `tacit federate run`, or secure-sum, which needs one coordinator",
+        ));
+    }
     if config.buckets() > 0 {
         return Err(refuse(
             "stage (robust).buckets",

@@ -201,6 +201,11 @@ impl Run {
                 average.axpy(1.0, &sum.mean)?;
                 (sum.bytes_up, sum.bytes_down)
             }
+            (Hidden::Verified, _) => {
+                let sum = self.verified_mean(round, contributions, bound)?;
+                average.axpy(1.0, &sum.mean)?;
+                (sum.bytes_up, sum.bytes_down)
+            }
             (_, bits) => {
                 let bits = bits.unwrap_or(24);
                 let sum = match self.config.robust() {

@@ -187,3 +187,34 @@ fn what_depends_on_the_labels_is_sensitive() {
     let (a, b) = (top(&all[0]), top(&all[1]));
     assert!(a.intersection(&b).count() * 3 > a.len());
 }
+
+#[test]
+fn a_verified_sum_gives_the_plain_average_and_names_a_client_beyond_its_norm() {
+    let dir = tempfile::tempdir().unwrap();
+    let clip = "[[stage]]\nkind = \"clip\"\nnorm = 0.5\n";
+    let small = |extra: &str| {
+        let mut c = of(dir.path(), 3, extra);
+        c.method.rank = 1;
+        c.method.targets = vec!["o".into()];
+        alike(&c)
+    };
+    let mut plain = small(clip);
+    finish(&mut plain);
+    for more in ["", "[[stage]]\nkind = \"signed\"\n"] {
+        let mut run = small(&format!("{clip}[[stage]]\nkind = \"verified-sum\"\n{more}"));
+        let mut lying: Vec<_> = (0..3).map(|k| run.client(0, k).unwrap()).collect();
+        finish(&mut run);
+        let d = plain
+            .state()
+            .global
+            .adapter
+            .difference(&run.state().global.adapter)
+            .unwrap();
+        assert!(d.flatten().iter().all(|x| x.abs() < 0.5 / 32_768.0));
+        assert!(run.state().records[0].aggregation_error.is_none());
+        let n = lying[1].update.norm();
+        lying[1].update.scale((0.6 / n) as f32);
+        let e = run.aggregate(1, &lying).err().unwrap().to_string();
+        assert!(e.contains("clip"), "{e}");
+    }
+}
