@@ -284,9 +284,7 @@ impl Run {
 
     /// Identifies the run in its protocols.
     fn session(&self) -> [u8; 16] {
-        let mut session = [0u8; 16];
-        session.copy_from_slice(&blake3::hash(self.fingerprint.as_bytes()).as_bytes()[..16]);
-        session
+        session_of(&self.fingerprint)
     }
 
     /// The configuration.
@@ -522,6 +520,13 @@ pub fn texts(
         options.from = registry.into_iter().collect();
     }
     partition::partition(&options)
+}
+
+/// Identifies a run in its protocols, from what all its parties agree on.
+fn session_of(fingerprint: &str) -> [u8; 16] {
+    let mut session = [0u8; 16];
+    session.copy_from_slice(&blake3::hash(fingerprint.as_bytes()).as_bytes()[..16]);
+    session
 }
 
 /// Identifies everything a run's result depends on: settings (without where it is written), base and examples.

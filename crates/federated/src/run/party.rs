@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `query` | | the untrained adapter, number of the client, its examples, what it takes part in |
 //! | `train` | `arrays` (adapter), `server-round` | `arrays` (trained adapter), `num-examples`, as Flower's FedAvg wants them |
-//! | `train` from a coordinator of ours (`tacit`) | the same, `residual` | the update as the stages wrote it, or the first message of a secure sum |
+//! | `train` from a coordinator of ours (`tacit`) | the same, `residual`, with SCAFFOLD `control` | the update as the stages wrote it, or the first message of a secure sum; with SCAFFOLD `control-change` |
 //! | `train.sum` | a message of the secure sum | its answer |
 //! | `evaluate` | `arrays` | loss over its validation text |
 //!
@@ -18,7 +18,8 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use super::client::{Contribution, When, Worker};
 use super::memory::Memory;
 use super::private::PrivateSum;
-use super::{BaseModel, client_data, fingerprint, perplexity};
+use super::signer::seal_as;
+use super::{BaseModel, client_data, fingerprint, perplexity, session_of};
 use crate::config::RunConfig;
 use crate::data::{ClientData, Window};
 use crate::flower::proto::Scalar;
@@ -260,13 +261,14 @@ impl Party {
         let ours = content.text("tacit").is_some();
         let stock_can = self.config.combine == Combine::Average
             && !self.config.hides_updates()
+            && !self.config.train.scaffold
             && !self.config.signed();
         if !ours && !stock_can {
             return Err(refuse(
                 "coordinator",
                 "one of this software, for this configuration",
                 "another",
-                "hidden sums, signed payloads and rules beside `average` need `tacit federate coordinate`",
+                "hidden sums, signed payloads, SCAFFOLD and rules beside `average` need `tacit federate coordinate`",
             ));
         }
         let global = self.global(content)?;
@@ -276,7 +278,11 @@ impl Party {
         } else {
             self.after.clone()
         };
-        let control = NamedTensors::new();
+        let control = if self.config.train.scaffold {
+            to_tensors(content.arrays("control")?, &global.adapter)?
+        } else {
+            NamedTensors::new()
+        };
         let mut c = self
             .worker()
             .contribute(When::round(round), &global, &control, &memory)?;
@@ -296,7 +302,7 @@ impl Party {
                 "update".to_owned(),
                 Record::Arrays(vec![(
                     "payload".to_owned(),
-                    Array::from_bytes(UPDATE, &c.payload),
+                    Array::from_bytes(UPDATE, &self.signed(round, c.payload)?),
                 )]),
             )
         } else {
@@ -305,7 +311,33 @@ impl Party {
             ("arrays".to_owned(), from_tensors(&local))
         };
         self.keep(round, memory, after)?;
-        Ok(Content(vec![record, metrics]))
+        let mut records = vec![record, metrics];
+        if !c.control_change.is_empty() {
+            let change = from_tensors(&c.control_change);
+            records.push(("control-change".to_owned(), change));
+        }
+        Ok(Content(records))
+    }
+
+    /// The payload as it travels: signed where a stage says so.
+    fn signed(&self, round: usize, payload: Vec<u8>) -> Result<Vec<u8>, FederatedError> {
+        if !self.config.signed() {
+            return Ok(payload);
+        }
+        let session = session_of(&self.agreement);
+        seal_as(self.key()?, session, self.client, round, &payload)
+    }
+
+    /// The key that signs this client's messages.
+    fn key(&self) -> Result<&SigningKey, FederatedError> {
+        self.identity.as_ref().ok_or_else(|| {
+            refuse(
+                "identity",
+                "this client's signature key",
+                "none",
+                "give the node --identity FILE",
+            )
+        })
     }
 
     fn begin_sum(
@@ -314,14 +346,7 @@ impl Party {
         c: &Contribution,
         content: &Content,
     ) -> Result<Vec<u8>, FederatedError> {
-        let identity = self.identity.clone().ok_or_else(|| {
-            refuse(
-                "identity",
-                "this client's signature key",
-                "none",
-                "give the node --identity FILE",
-            )
-        })?;
+        let identity = self.key()?.clone();
         let bits = self.config.secure_bits().unwrap_or(24);
         let drawn = drawn_of(content)?;
         let roster = roster(&self.config, &drawn)?;
@@ -414,14 +439,6 @@ impl Party {
 
 /// What cannot be done between machines.
 pub(super) fn check_remote(config: &RunConfig) -> Result<(), FederatedError> {
-    if config.train.scaffold {
-        return Err(refuse(
-            "train.scaffold",
-            "false",
-            "true",
-            "control variates do not travel between machines: use `tacit federate run`",
-        ));
-    }
     if config.verified() {
         return Err(refuse(
             "stage (verified-sum)",
@@ -446,12 +463,20 @@ pub(super) fn check_remote(config: &RunConfig) -> Result<(), FederatedError> {
             "use `tacit federate run`; between machines a deadline keeps slow nodes from holding up the others",
         ));
     }
-    if config.encrypted() || config.signed() || config.history {
+    if config.encrypted() {
         return Err(refuse(
-            "configuration",
-            "no encrypted-sum, signed or history between machines",
-            "one of them",
-            "use `tacit federate run`, or secure-sum, whose messages are signed",
+            "stage (encrypted-sum)",
+            "another hidden sum between machines",
+            "encrypted-sum",
+            "its key is the clients': they would have to agree on one, and to decrypt every round's sum for the coordinator; secure-sum needs neither",
+        ));
+    }
+    if config.history {
+        return Err(refuse(
+            "history",
+            "false between machines",
+            "true",
+            "forgetting replays every other client's training, and their text is elsewhere: use `tacit federate run`",
         ));
     }
     Ok(())

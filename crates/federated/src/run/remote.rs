@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::client::Contribution;
 use super::party::{SUM, UPDATE, check_remote, roster};
 use super::round::Aggregate;
+use super::signer::open_from;
 use super::{BaseModel, Hidden, RoundRecord, Run};
-use crate::FederatedError;
 use crate::compress::decode;
 use crate::config::RunConfig;
 use crate::flower::http::Address;
@@ -22,6 +22,7 @@ use crate::flower::runtime::{Answer, Runtime};
 use crate::lora::{Combine, start_of};
 use crate::protection::ClientId;
 use crate::protection::secure_aggregation::{FixedPoint, RoundConfig, Server};
+use crate::{FederatedError, NamedTensors};
 
 /// How a coordinator works.
 #[derive(Clone, Debug)]
@@ -59,6 +60,12 @@ pub enum RemoteEvent<'a> {
     Round(&'a RoundRecord),
     /// Waiting.
     Waiting,
+}
+
+/// Tells what a node could not do; the node's failure is not the run's.
+fn failed(tell: Tell<'_>, node: u64, problem: impl ToString) {
+    let problem = problem.to_string();
+    let _ = tell(RemoteEvent::Failed { node, problem });
 }
 
 type Tell<'t> = &'t dyn Fn(RemoteEvent<'_>) -> ControlFlow<()>;
@@ -168,10 +175,7 @@ fn members(
                     Ok(_) => silent += 1,
                     // A node of ours with other settings says so; one of Flower's knows no queries.
                     Err(e) if e.contains("configuration") => {
-                        let _ = tell(RemoteEvent::Failed {
-                            node: a.node,
-                            problem: e.clone(),
-                        });
+                        failed(tell, a.node, e);
                     }
                     Err(_) => silent += 1,
                 }
@@ -225,7 +229,7 @@ fn ours(run: &Run) -> (String, Scalar) {
 }
 
 /// The shared state as message content, without the mark for Flower's own nodes.
-fn shared(run: &Run, round: usize, mark: bool, more: Vec<(String, Scalar)>) -> Content {
+pub(super) fn shared(run: &Run, round: usize, mark: bool, more: Vec<(String, Scalar)>) -> Content {
     let g = &run.state.global;
     let mut config = vec![("server-round".to_owned(), Scalar::Sint(round as i64 + 1))];
     if mark {
@@ -236,6 +240,9 @@ fn shared(run: &Run, round: usize, mark: bool, more: Vec<(String, Scalar)>) -> C
         ("arrays".to_owned(), from_tensors(&g.adapter)),
         ("config".to_owned(), Record::Config(config)),
     ];
+    if run.config.train.scaffold {
+        records.push(("control".to_owned(), from_tensors(&run.state.control)));
+    }
     if !g.residual.is_empty() {
         records.push(("residual".to_owned(), from_tensors(&g.residual)));
     }
@@ -255,12 +262,18 @@ fn round(
         let Some(members) = members(run, link, &drawn, options, tell)? else {
             return Ok(None);
         };
-        if members.stock && (run.config.hides_updates() || run.config.combine != Combine::Average) {
+        let c = &run.config;
+        if members.stock
+            && (c.hides_updates()
+                || c.signed()
+                || c.train.scaffold
+                || c.combine != Combine::Average)
+        {
             return Err(FederatedError::setting(
                 "nodes",
                 "nodes of this software, for this configuration",
                 "Flower's own",
-                "hidden sums and rules beside `average` need `tacit federate node`",
+                "hidden sums, signed payloads, SCAFFOLD and rules beside `average` need `tacit federate node`",
             ));
         }
         let got = if run.config.hides_updates() {
@@ -318,7 +331,7 @@ fn ask(
         match content {
             Ok(c) => out.push((client_of[&node], c)),
             Err(problem) => {
-                let _ = tell(RemoteEvent::Failed { node, problem });
+                failed(tell, node, problem);
             }
         }
     }
@@ -334,7 +347,7 @@ fn weight(content: &Content) -> f64 {
 }
 
 /// A contribution whose update is seen.
-fn read(
+pub(super) fn read(
     run: &Run,
     round: usize,
     client: usize,
@@ -344,6 +357,11 @@ fn read(
     let rank = c.method.rank_of(client);
     let start = start_of(&run.tuner, c.combine, &run.state.global, rank, round as u64)?;
     let (update, bytes) = match content.bytes("update", UPDATE) {
+        Some(sent) if c.signed() => {
+            let keys = roster(c, &[client])?;
+            let payload = open_from(&keys, run.session(), sent, client, round)?;
+            (decode(payload, &start)?, sent.len())
+        }
         Some(payload) => (decode(payload, &start)?, payload.len()),
         None => {
             let local = to_tensors(content.arrays("arrays")?, &start)?;
@@ -351,13 +369,20 @@ fn read(
         }
     };
     update.check_finite("an update")?;
+    let mut control_change = NamedTensors::new();
+    if c.train.scaffold {
+        control_change = to_tensors(content.arrays("control-change")?, &start)?;
+        control_change.check_finite("a change of a control variate")?;
+    }
+    let controls = 4 * control_change.count();
     Ok(Contribution {
         client,
         loss: content.number("train-loss").unwrap_or(0.0),
         update,
+        control_change,
         weight: weight(content),
-        bytes_up: bytes as u64,
-        bytes_down: (4 * start.count()) as u64,
+        bytes_up: (bytes + controls) as u64,
+        bytes_down: (4 * start.count() + controls) as u64,
         start,
         ..Contribution::default()
     })
@@ -380,10 +405,7 @@ fn visible(
             Ok(c) => drop(got.insert(k, c)),
             // A malformed answer is the node's failure, not the run's.
             Err(e) => {
-                let _ = tell(RemoteEvent::Failed {
-                    node: members.nodes[&k],
-                    problem: e.to_string(),
-                });
+                failed(tell, members.nodes[&k], e);
             }
         }
     }
@@ -453,10 +475,7 @@ fn hidden(
             let bytes = answer.bytes("sum", SUM).unwrap_or_default();
             up += bytes.len() as u64;
             if let Err(e) = server.receive(bytes) {
-                let _ = tell(RemoteEvent::Failed {
-                    node: members.nodes[k],
-                    problem: e.to_string(),
-                });
+                failed(tell, members.nodes[k], e);
                 continue;
             }
             if step == 0 {

@@ -121,13 +121,118 @@ fn coordinators_with_other_settings_and_messages_that_are_none_are_refused() {
     assert!(error(&mut p, "train", &Content::default()).contains("server-round"));
     assert!(error(&mut p, "train.sum", &Content::default()).contains("no message"));
     assert!(error(&mut p, "evaluate", &Content::default()).contains("arrays"));
-    let scaffold = config(
-        dir.path(),
-        "[train]\noptimiser = \"sgd\"\nscaffold = true\n",
-    );
-    let texts = texts(&scaffold, None).unwrap();
-    let base = random_base(&scaffold, &texts).unwrap();
-    assert!(Party::new(scaffold, base, &texts[0], 0, None).is_err());
+    for (what, reason) in [
+        ("history = true\n", "text is elsewhere"),
+        ("[clock]\nbuffer = 2\n", "deadline"),
+        (
+            "[[stage]]\nkind = \"clip\"\nnorm = 1.0\n[[stage]]\nkind = \"encrypted-sum\"\n",
+            "agree on one",
+        ),
+        (
+            "[[stage]]\nkind = \"clip\"\nnorm = 1.0\n[[stage]]\nkind = \"verified-sum\"\n",
+            "one coordinator",
+        ),
+    ] {
+        let other = config(dir.path(), what);
+        let texts = texts(&other, None).unwrap();
+        let base = random_base(&other, &texts).unwrap();
+        let e = Party::new(other, base, &texts[0], 0, None).unwrap_err();
+        assert!(e.to_string().contains(reason), "{e}");
+    }
+}
+
+fn keys_of(c: &mut RunConfig) -> Vec<ed25519_dalek::SigningKey> {
+    let keys: Vec<_> = (0..4).map(|_| identity().unwrap()).collect();
+    let hex = |k: &ed25519_dalek::SigningKey| {
+        let bytes = k.verifying_key().to_bytes();
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    };
+    c.roster = keys.iter().map(hex).collect();
+    keys
+}
+
+/// A coordinator's rounds with parties in this process, by the messages that would travel.
+fn coordinated(c: &RunConfig, all: &mut [Party]) -> Vec<String> {
+    let texts = texts(c, None).unwrap();
+    let base = random_base(c, &texts).unwrap();
+    let mut run = Run::coordinator(c.clone(), base, all.len(), false).unwrap();
+    for round in 0..c.rounds {
+        let message = super::remote::shared(&run, round, true, Vec::new());
+        let drawn = run.drawn(round);
+        let contributions: Vec<_> = drawn
+            .iter()
+            .map(|&k| {
+                let answer = all[k].answer("train", &message).unwrap();
+                super::remote::read(&run, round, k, &answer).unwrap()
+            })
+            .collect();
+        let aggregate = run.aggregate(round, &contributions).unwrap();
+        let began = std::time::Instant::now();
+        let record = run
+            .finish_round(round, &contributions, aggregate, began, &|_| Ok(0.0))
+            .unwrap();
+        run.state.records.push(record);
+    }
+    run.state.records.iter().map(|r| r.hash.clone()).collect()
+}
+
+#[test]
+fn control_variates_and_signatures_travel_and_give_the_embedded_run_bit_for_bit() {
+    for extra in [
+        "clients_per_round = 3\n[train]\noptimiser = \"sgd\"\nscaffold = true\n",
+        "[[stage]]\nkind = \"quantise\"\nvalues = \"int8\"\n[[stage]]\nkind = \"signed\"\n",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut c = config(dir.path(), extra);
+        let keys = keys_of(&mut c);
+        let want: Vec<String> = embedded(&c)
+            .state
+            .records
+            .iter()
+            .map(|r| r.hash.clone())
+            .collect();
+        let text = texts(&c, None).unwrap();
+        let base = random_base(&c, &text).unwrap();
+        let party = |k: usize| {
+            Party::new(c.clone(), base.clone(), &text[k], k, Some(keys[k].clone())).unwrap()
+        };
+        let mut all: Vec<Party> = (0..4).map(party).collect();
+        assert_eq!(coordinated(&c, &mut all), want, "{extra}");
+    }
+}
+
+#[test]
+fn a_coordinator_takes_no_payload_that_its_client_has_not_signed_for_this_round() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut c = config(dir.path(), "[[stage]]\nkind = \"signed\"\n");
+    let keys = keys_of(&mut c);
+    let text = texts(&c, None).unwrap();
+    let base = random_base(&c, &text).unwrap();
+    let run = Run::coordinator(c.clone(), base.clone(), 4, false).unwrap();
+    let party = |k: usize, key: usize| {
+        Party::new(
+            c.clone(),
+            base.clone(),
+            &text[k],
+            k,
+            Some(keys[key].clone()),
+        )
+        .unwrap()
+    };
+    let message = |round| super::remote::shared(&run, round, true, Vec::new());
+    let read = |round, client, answer: &Content| super::remote::read(&run, round, client, answer);
+    let good = party(1, 1).answer("train", &message(0)).unwrap();
+    assert!(read(0, 1, &good).is_ok());
+    assert!(read(1, 1, &good).is_err(), "replayed in the next round");
+    assert!(read(0, 2, &good).is_err(), "taken for another's");
+    let forged = party(1, 2).answer("train", &message(0)).unwrap();
+    assert!(read(0, 1, &forged).is_err(), "signed with another's key");
+    let mut keyless = Party::new(c.clone(), base.clone(), &text[1], 1, None).unwrap();
+    let e = keyless
+        .answer("train", &message(0))
+        .unwrap_err()
+        .to_string();
+    assert!(e.contains("--identity"), "{e}");
 }
 
 #[test]
@@ -136,14 +241,7 @@ fn a_secure_sum_by_messages_is_the_embedded_one_and_noise_in_the_messages_is_ref
     let stages = "[[stage]]\nkind = \"clip\"\nnorm = 0.5\n[[stage]]\nkind = \"secure-sum\"\n";
     let mut c = config(dir.path(), stages);
     c.rounds = 1;
-    let keys: Vec<_> = (0..4).map(|_| identity().unwrap()).collect();
-    c.roster = keys
-        .iter()
-        .map(|k| {
-            let bytes = k.verifying_key().to_bytes();
-            bytes.iter().map(|b| format!("{b:02x}")).collect()
-        })
-        .collect();
+    let keys = keys_of(&mut c);
     let want = embedded(&c);
     let text = texts(&c, None).unwrap();
     let base = random_base(&c, &text).unwrap();

@@ -1,4 +1,4 @@
-//! Signed payloads of a run with all parties in this process.
+//! Signed payloads: what a client signs and what the coordinator accepts, and the keys of a run with all parties in this process.
 
 use ed25519_dalek::SigningKey;
 
@@ -43,13 +43,7 @@ impl Signer {
         round: usize,
         payload: &[u8],
     ) -> Result<Vec<u8>, FederatedError> {
-        let envelope = Envelope {
-            session: self.session,
-            round: round as u64 + 1,
-            client: client as ClientId,
-            purpose: PURPOSE.into(),
-        };
-        Ok(seal(&envelope, payload, &self.keys[client])?)
+        seal_as(&self.keys[client], self.session, client, round, payload)
     }
 
     /// The payload, if this client signed it for this round.
@@ -62,29 +56,60 @@ impl Signer {
         client: usize,
         round: usize,
     ) -> Result<&'b [u8], FederatedError> {
-        let (envelope, payload) = open(sealed, &self.roster)?;
-        // Rounds follow one another, so a guard that has seen the round before refuses all older ones.
-        let mut guard = ReplayGuard::new(self.session);
-        if round > 0 {
-            guard.admit(&Envelope {
-                round: round as u64,
-                ..envelope.clone()
-            })?;
-        }
-        guard.admit(&envelope)?;
-        let right = (client as ClientId, round as u64 + 1, PURPOSE);
-        if (envelope.client, envelope.round, envelope.purpose.as_str()) != right {
-            return Err(FederatedError::format(
-                format!("payload of client {client}"),
-                format!(
-                    "it is signed by client {} for round {}",
-                    envelope.client, envelope.round
-                ),
-                "it is not accepted for another",
-            ));
-        }
-        Ok(payload)
+        open_from(&self.roster, self.session, sealed, client, round)
     }
+}
+
+/// A client's payload of a round (from 0), signed with its key.
+pub(super) fn seal_as(
+    key: &SigningKey,
+    session: [u8; 16],
+    client: usize,
+    round: usize,
+    payload: &[u8],
+) -> Result<Vec<u8>, FederatedError> {
+    let envelope = Envelope {
+        session,
+        round: round as u64 + 1,
+        client: client as ClientId,
+        purpose: PURPOSE.into(),
+    };
+    Ok(seal(&envelope, payload, key)?)
+}
+
+/// The payload, if this client signed it for this round of this run.
+///
+/// # Errors
+/// [`FederatedError::Protection`] for a forged, changed or replayed one.
+pub(super) fn open_from<'b>(
+    roster: &Roster,
+    session: [u8; 16],
+    sealed: &'b [u8],
+    client: usize,
+    round: usize,
+) -> Result<&'b [u8], FederatedError> {
+    let (envelope, payload) = open(sealed, roster)?;
+    // Rounds follow one another, so a guard that has seen the round before refuses all older ones.
+    let mut guard = ReplayGuard::new(session);
+    if round > 0 {
+        guard.admit(&Envelope {
+            round: round as u64,
+            ..envelope.clone()
+        })?;
+    }
+    guard.admit(&envelope)?;
+    let right = (client as ClientId, round as u64 + 1, PURPOSE);
+    if (envelope.client, envelope.round, envelope.purpose.as_str()) != right {
+        return Err(FederatedError::format(
+            format!("payload of client {client}"),
+            format!(
+                "it is signed by client {} for round {}",
+                envelope.client, envelope.round
+            ),
+            "it is not accepted for another",
+        ));
+    }
+    Ok(payload)
 }
 
 #[cfg(test)]
