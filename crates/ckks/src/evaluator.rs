@@ -458,8 +458,10 @@ impl Evaluator {
             });
         }
         let level = acc.level;
-        while acc.parts.len() < 3 {
-            acc.parts.push(RnsPoly::zero(self.ctx.n(), level + 1));
+        let third = acc.parts.len() == 3;
+        if !third {
+            acc.parts
+                .push(RnsPoly::unspecified(self.ctx.n(), level + 1));
         }
         let [d0, d1, d2] = acc.parts.as_mut_slice() else {
             unreachable!("three parts")
@@ -480,7 +482,11 @@ impl Evaluator {
                 ops::mul_add_assign(m, d0, a0, b0);
                 ops::mul_add_assign(m, d1, a0, b1);
                 ops::mul_add_assign(m, d1, a1, b0);
-                ops::mul_add_assign(m, d2, a1, b1);
+                if third {
+                    ops::mul_add_assign(m, d2, a1, b1);
+                } else {
+                    ops::mul(m, d2, a1, b1);
+                }
             });
         count(&self.counters.ct_ct, 1);
         count(&self.counters.additions, 1);

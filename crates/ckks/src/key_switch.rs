@@ -38,8 +38,14 @@ impl Digits {
         level: usize,
         special: usize,
     ) -> Result<Self, CkksError> {
-        let mut coefficients = c.clone();
-        ctx.inverse(&mut coefficients, level);
+        let mut coefficients = RnsPoly::unspecified(ctx.n(), level + 1);
+        limbs_mut(&mut coefficients)
+            .into_par_iter()
+            .enumerate()
+            .for_each(|(i, limb)| {
+                limb.copy_from_slice(c.limb(i));
+                ctx.q_table(i).inverse(limb);
+            });
         let foreign = (0..ctx.params().digits_at(level))
             .map(|digit| {
                 let own = ctx.digit_limbs(digit, level);

@@ -302,7 +302,9 @@ impl Evaluation<'_> {
         let mut sums: Vec<Ciphertext> = nodes
             .iter()
             .map(|node| Ciphertext {
-                parts: (0..2).map(|_| RnsPoly::zero(n, node.level + 1)).collect(),
+                parts: (0..2)
+                    .map(|_| RnsPoly::unspecified(n, node.level + 1))
+                    .collect(),
                 level: node.level,
                 scale: node.sum_scale,
             })
@@ -322,16 +324,17 @@ impl Evaluation<'_> {
                 .for_each(|(j, mut outputs)| {
                     let m = self.evaluator.context().modulus(self.top, j);
                     for start in (0..n).step_by(TILE) {
+                        let end = (start + TILE).min(n);
+                        let term = |k: &usize| &self.basis[k].parts[part].limb(j)[start..end];
                         for (node, out) in &mut outputs {
-                            let end = (start + TILE).min(n);
-                            for (k, integer) in &integers[*node] {
-                                let term = &self.basis[k].parts[part].limb(j)[start..end];
-                                ops::mul_scalar_add_assign(
-                                    m,
-                                    &mut out[start..end],
-                                    term,
-                                    m.from_i128(*integer),
-                                );
+                            let out = &mut out[start..end];
+                            let Some(((k, integer), rest)) = integers[*node].split_first() else {
+                                out.fill(0);
+                                continue;
+                            };
+                            ops::mul_scalar(m, out, term(k), m.from_i128(*integer));
+                            for (k, integer) in rest {
+                                ops::mul_scalar_add_assign(m, out, term(k), m.from_i128(*integer));
                             }
                         }
                     }

@@ -35,6 +35,16 @@ impl Preset {
                 eval_mod,
             },
             Self {
+                name: "four-factors",
+                purpose: "12 levels: CoeffsToSlots in four factors, faster with larger keys",
+                literal: ParametersLiteral {
+                    user_bits: vec![45; 12],
+                    cts_bits: vec![50; 4],
+                    ..default.clone()
+                },
+                eval_mod,
+            },
+            Self {
                 name: "two-digits",
                 purpose: "12 levels with smaller keys: two digits in a key switch",
                 literal: ParametersLiteral {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tacit_bitnet::functions::RangeReport;
 use tacit_bitnet::{Calibration, ForwardOptions, Functions, Matrix, Model};
-use tacit_ckks::{Ciphertext, Parameters};
+use tacit_ckks::Ciphertext;
 use tacit_ensi::{Client, EncryptedModel, EnsiError, Progress, Server};
 
 use crate::exit::{Failure, Kind, Outcome, chain};
@@ -42,14 +42,14 @@ const FILLER: &str = ". Returns an error if the file does not exist or cannot be
 /// Hidden states larger than this many times the calibration's largest are not an answer.
 const IMPLAUSIBLE: f64 = 3.0;
 
-/// Places the weights, encodes the tables and plans a forward pass under the default parameters.
+/// Places the weights, encodes the tables and plans a forward pass under the fastest parameters that fit.
 pub fn prepare(
     model: &Model,
     calibration: &Calibration,
     display: Display,
 ) -> Outcome<Arc<EncryptedModel>> {
     let waiting = display.waiting("preparing the encrypted model");
-    let encrypted = EncryptedModel::new(model, calibration, Parameters::default_128());
+    let encrypted = EncryptedModel::fastest(model, calibration);
     waiting.finish_and_clear();
     Ok(Arc::new(encrypted.map_err(failure)?))
 }
@@ -61,8 +61,7 @@ pub fn prepare_with_cache(
     display: Display,
 ) -> Outcome<Arc<EncryptedModel>> {
     let waiting = display.waiting("preparing the encrypted model");
-    let params = Parameters::default_128();
-    let encrypted = EncryptedModel::with_decoder(model, calibration, params, None);
+    let encrypted = EncryptedModel::fastest_with_decoder(model, calibration, None);
     waiting.finish_and_clear();
     Ok(Arc::new(encrypted.map_err(failure)?))
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tacit_bitnet::{Calibration, Model};
-use tacit_ckks::{Context, KeyShape, Parameters};
+use tacit_ckks::{Context, KeyShape, Parameters, presets::Preset};
 use tacit_ring::galois_of_rotation;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         encrypted::Engine,
     },
     plan::{Cost, Plan},
-    transformer::Transformer,
+    transformer::{Room, Transformer},
 };
 
 /// What a client has to know to make keys and encrypt prompts: shapes only.
@@ -89,6 +89,9 @@ pub struct EncryptedModel {
     decoder: Option<Decoder>,
 }
 
+/// Presets that models are placed under, the fastest first (`tacit bench presets`): the first has a level less.
+pub const PRESETS: [&str; 2] = ["four-factors", "default"];
+
 /// Level at which the answer leaves: two limbs hold the residual stream at its scale.
 pub const ANSWER_LEVEL: usize = 1;
 
@@ -103,7 +106,63 @@ impl EncryptedModel {
         calibration: &Calibration,
         params: Parameters,
     ) -> Result<Self, EnsiError> {
-        Self::build(model, calibration, params, None)
+        Self::build(model, calibration, params, None, Room::Beside)
+    }
+
+    /// The model under the fastest preset with levels enough for its polynomials ([`PRESETS`]), without a decoder.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), of the last preset.
+    pub fn fastest(model: &Model, calibration: &Calibration) -> Result<Self, EnsiError> {
+        Self::fastest_with(model, calibration, |_| Ok(None))
+    }
+
+    /// [`fastest`](Self::fastest) with a decoder, as [`with_decoder`](Self::with_decoder).
+    ///
+    /// # Errors
+    /// As [`with_decoder`](Self::with_decoder), of the last preset.
+    pub fn fastest_with_decoder(
+        model: &Model,
+        calibration: &Calibration,
+        step_tokens: Option<usize>,
+    ) -> Result<Self, EnsiError> {
+        Self::fastest_with(model, calibration, |params| {
+            Self::step_tokens(model, calibration, params, step_tokens).map(Some)
+        })
+    }
+
+    fn fastest_with(
+        model: &Model,
+        calibration: &Calibration,
+        step_tokens: impl Fn(&Parameters) -> Result<Option<usize>, EnsiError>,
+    ) -> Result<Self, EnsiError> {
+        let mut refused = None;
+        for name in PRESETS {
+            let Some(preset) = Preset::named(name) else {
+                continue;
+            };
+            let params = preset.parameters()?;
+            let steps = step_tokens(&params)?;
+            for mean_square in [Room::Beside, Room::Imaginary] {
+                match Self::build(model, calibration, params.clone(), steps, mean_square) {
+                    Err(error @ EnsiError::OutOfLevels { .. }) => refused = Some(error),
+                    done => return done,
+                }
+            }
+        }
+        Err(refused.unwrap_or_else(|| EnsiError::Shape("there is no preset to try".into())))
+    }
+
+    fn step_tokens(
+        model: &Model,
+        calibration: &Calibration,
+        params: &Parameters,
+        chosen: Option<usize>,
+    ) -> Result<usize, EnsiError> {
+        match chosen {
+            Some(tokens) => Ok(tokens),
+            None => Transformer::step_tokens(model, calibration, params.n()),
+        }
     }
 
     /// [`new`](Self::new) with a decoder: a window's keys and values can be kept, and further tokens computed one by one over them.
@@ -117,11 +176,8 @@ impl EncryptedModel {
         params: Parameters,
         step_tokens: Option<usize>,
     ) -> Result<Self, EnsiError> {
-        let step_tokens = match step_tokens {
-            Some(tokens) => tokens,
-            None => Transformer::step_tokens(model, calibration, params.n())?,
-        };
-        Self::build(model, calibration, params, Some(step_tokens))
+        let step_tokens = Self::step_tokens(model, calibration, &params, step_tokens)?;
+        Self::build(model, calibration, params, Some(step_tokens), Room::Beside)
     }
 
     fn build(
@@ -129,8 +185,9 @@ impl EncryptedModel {
         calibration: &Calibration,
         params: Parameters,
         step_tokens: Option<usize>,
+        mean_square: Room,
     ) -> Result<Self, EnsiError> {
-        let transformer = Transformer::new(model, calibration, params.n())?;
+        let transformer = Transformer::build(model, calibration, params.n(), None, mean_square)?;
         let context = Context::new(params)?;
         let engine = Engine::new(context.clone(), *transformer.layout())?;
         let params = context.params();
@@ -151,7 +208,8 @@ impl EncryptedModel {
                 (steps, used, None)
             }
             Some(tokens) => {
-                let decoder = Transformer::decoder(model, calibration, params.n(), tokens)?;
+                let decoder =
+                    Transformer::build(model, calibration, params.n(), Some(tokens), mean_square)?;
                 let keep = decoder.keep_masks(1)?;
                 let cache = decoder
                     .cache()

@@ -3,6 +3,7 @@
 use std::ops::{Add, AddAssign, Mul, Sub};
 
 use serde::Serialize;
+use tacit_ckks::bootstrap::BootstrapOptions;
 
 /// Numbers of operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -236,20 +237,33 @@ impl Cost {
             coeffs_to_slots: 0.0,
             eval_mod: 0.0,
         };
-        let factors = |count: usize, level: usize, babies: f64, giants: f64| -> f64 {
-            (0..count)
-                .map(|k| {
-                    let level = level - k;
-                    cost.key_switch(level, false) * giants
-                        + cost.key_switch(level, true) * babies
-                        + cost.plain_product(level) * babies * giants * 1.4
-                })
-                .sum()
-        };
         let literal = params.literal();
-        let stc = factors(literal.stc_bits.len(), params.bottom_user_level(), 8.0, 4.0);
-        let cts =
-            factors(literal.cts_bits.len(), top, 8.0, 4.0) + 2.0 * cost.key_switch(top, false);
+        let options = BootstrapOptions::for_parameters(params);
+        // Rotations that stay over QP cost two fifths of others, products in one pass over the limbs half of single ones.
+        let factors =
+            |stages: &[usize], wraps: usize, level: usize, babies: Option<usize>| -> f64 {
+                let factor = |(k, stages): (usize, &usize)| {
+                    let level = level - k;
+                    let diagonals = if k == wraps {
+                        1 << stages
+                    } else {
+                        (2 << stages) - 1
+                    };
+                    let babies = babies.unwrap_or(if diagonals > 32 { 16 } else { 8 });
+                    let giants = (diagonals as usize).div_ceil(babies) - 1;
+                    let hoisted = cost.key_switch(level, true);
+                    let full = cost.key_switch(level, false);
+                    (full - hoisted)
+                        + hoisted * 0.4 * (babies - 1) as f64
+                        + full * giants as f64
+                        + cost.plain_product(level) * 0.55 * diagonals as f64
+                };
+                stages.iter().enumerate().map(factor).sum()
+            };
+        let stc = &options.stc_stages;
+        let stc = factors(stc, stc.len() - 1, params.bottom_user_level(), None);
+        let babies = options.cts_baby_steps.first().copied().flatten();
+        let cts = factors(&options.cts_stages, 0, top, babies) + 2.0 * cost.key_switch(top, false);
         let start = top - literal.cts_bits.len();
         let eval_mod: f64 = (0..19)
             .map(|i| {

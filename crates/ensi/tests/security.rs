@@ -5,7 +5,7 @@ mod common;
 use common::{Case, model};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use tacit_ckks::{
-    Parameters,
+    presets::Preset,
     security::{SecretDistribution, ceiling_128, check_128},
 };
 use tacit_ensi::{Client, EncryptedModel};
@@ -23,19 +23,21 @@ fn published_keys_stay_below_their_ceilings() {
     };
     let (bitnet, mut calibration) = model(&case, &mut ChaCha20Rng::seed_from_u64(1));
     calibration.context = 64;
-    let params = Parameters::default_128();
-    let model = EncryptedModel::new(&bitnet, &calibration, params.clone()).unwrap();
-    let client = Client::new(model.key_plan(), params).unwrap();
-    let keys = client.published_keys();
-    assert_eq!(keys.len(), client.key_count() + 1);
     let mut kinds = std::collections::BTreeSet::new();
-    for key in &keys {
-        println!(
-            "{key} (ceiling {})",
-            ceiling_128(key.ring_dimension, key.secret)
-        );
-        check_128(key).unwrap();
-        kinds.insert((key.ring_dimension, format!("{}", key.secret)));
+    for name in tacit_ensi::model::PRESETS {
+        let params = Preset::named(name).unwrap().parameters().unwrap();
+        let model = EncryptedModel::new(&bitnet, &calibration, params.clone()).unwrap();
+        let client = Client::new(model.key_plan(), params).unwrap();
+        let keys = client.published_keys();
+        assert_eq!(keys.len(), client.key_count() + 1);
+        for key in &keys {
+            println!(
+                "{name}: {key} (ceiling {})",
+                ceiling_128(key.ring_dimension, key.secret)
+            );
+            check_128(key).unwrap();
+            kinds.insert((key.ring_dimension, format!("{}", key.secret)));
+        }
     }
     // the three families: long-term keys, ring switch, repack
     assert!(kinds.contains(&(1 << 16, SecretDistribution::DenseTernary.to_string())));

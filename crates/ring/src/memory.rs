@@ -12,6 +12,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use rayon::prelude::*;
+
 /// Alignment of every buffer: one cache line, one vector register.
 const ALIGNMENT: usize = 64;
 
@@ -20,6 +22,9 @@ const LARGE: usize = 2 << 20;
 
 /// Bytes of freed large buffers that are kept.
 const KEPT: usize = 1536 << 20;
+
+/// Words from which on several threads copy: one thread does not get all of the memory's bandwidth.
+const SHARED: usize = 1 << 18;
 
 /// Bytes that tables share.
 const ARENA: usize = 8 << 20;
@@ -64,10 +69,17 @@ impl AlignedWords {
         Self::allocate(len).0
     }
 
-    /// A copy of a slice.
+    /// A copy of a slice, made by all threads if it is long.
     pub(crate) fn copied(source: &[u64]) -> Self {
         let mut words = Self::unspecified(source.len());
-        words.copy_from_slice(source);
+        if source.len() < SHARED {
+            words.copy_from_slice(source);
+        } else {
+            words
+                .par_chunks_mut(SHARED / 4)
+                .zip(source.par_chunks(SHARED / 4))
+                .for_each(|(to, from)| to.copy_from_slice(from));
+        }
         words
     }
 

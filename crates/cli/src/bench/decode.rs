@@ -6,7 +6,6 @@
 use std::time::Instant;
 
 use serde::Serialize;
-use tacit_ckks::Parameters;
 use tacit_ensi::machine::clear::{ClearCt, ClearMachine};
 use tacit_ensi::transformer::cached::LayerCache;
 use tacit_ensi::{Client, Counts, EncryptedModel, EnsiError, Progress};
@@ -70,10 +69,9 @@ pub fn run(args: &DecodeArgs, global: &Global) -> Outcome {
     }
     let ids = prompt(&loaded, &args.data, window)?;
     let waiting = display.waiting("preparing the encrypted model");
-    let encrypted = EncryptedModel::with_decoder(
+    let encrypted = EncryptedModel::fastest_with_decoder(
         &loaded.model,
         &loaded.calibration,
-        Parameters::default_128(),
         args.slots.map(usize::from),
     )
     .map_err(session::failure)?;

@@ -12,7 +12,7 @@ use crate::{
     machine::Mask,
     ternary_layer::{Place, Source, TernaryLayer},
     transformer::{
-        Heads, Layer, Linear, Sides, Transformer,
+        Heads, Layer, Linear, Room, Sides, Transformer,
         attention::{AttentionMasks, HeadLayout, Projection},
         cached::CacheLayout,
     },
@@ -24,7 +24,7 @@ impl Transformer {
     /// # Errors
     /// When the model does not use sigmoid attention, the calibration belongs to another shape, or a size does not fit the layout.
     pub fn new(model: &Model, calibration: &Calibration, n: usize) -> Result<Self, EnsiError> {
-        Self::build(model, calibration, n, None)
+        Self::build(model, calibration, n, None, Room::Beside)
     }
 
     /// Places `model` for decode steps of one token over a cache of the calibration's window. A vector has `tokens` slots for each
@@ -38,7 +38,7 @@ impl Transformer {
         n: usize,
         tokens: usize,
     ) -> Result<Self, EnsiError> {
-        Self::build(model, calibration, n, Some(tokens))
+        Self::build(model, calibration, n, Some(tokens), Room::Beside)
     }
 
     /// Slots a feature with which a step's linear layers leave all they have in real parts, so that every refresh takes one polynomial: 8 if that
@@ -76,11 +76,16 @@ impl Transformer {
         })
     }
 
-    fn build(
+    /// [`new`](Self::new), or [`decoder`](Self::decoder) with `step` slots a feature, with a choice of where the mean square of the attention's norm goes.
+    ///
+    /// # Errors
+    /// As those.
+    pub fn build(
         model: &Model,
         calibration: &Calibration,
         n: usize,
         step: Option<usize>,
+        mean_square: Room,
     ) -> Result<Self, EnsiError> {
         let config = &model.config;
         if config.attention != AttentionKind::Sigmoid {
@@ -116,13 +121,25 @@ impl Transformer {
                 (layout, Heads::Step(CacheLayout::new(heads, layout)?))
             }
         };
+        let norm_beside = match mean_square {
+            Room::Beside => layout.beside(config.hidden_size),
+            Room::Imaginary => None,
+        };
         let layers = model
             .layers
             .iter()
             .zip(&calibration.layers)
             .enumerate()
             .map(|(i, (weights, calibration))| {
-                place_layer(&layout, &heads, config, i, weights, calibration)
+                place_layer(
+                    &layout,
+                    &heads,
+                    config,
+                    norm_beside,
+                    i,
+                    weights,
+                    calibration,
+                )
             })
             .collect::<Result<Vec<_>, _>>()?;
         let log_factor: f64 = calibration
@@ -134,6 +151,7 @@ impl Transformer {
             / (2 * calibration.layers.len()) as f64;
         Ok(Self {
             sides: Sides::new(&layout),
+            norm_beside: norm_beside.is_some(),
             layout,
             hidden: config.hidden_size,
             ffn: config.intermediate_size,
@@ -235,6 +253,7 @@ fn place_layer(
     layout: &Layout,
     attention: &Heads,
     config: &Config,
+    norm_beside: Option<usize>,
     index: usize,
     weights: &LayerWeights,
     calibration: &LayerCalibration,
@@ -333,7 +352,7 @@ fn place_layer(
     for feature in 0..hidden {
         let mut row = weights.o.row_codes(feature);
         row.resize(hidden + usize::from(carries), 0);
-        let places = if carries && layout.beside(hidden).is_some() {
+        let places = if carries && norm_beside.is_some() {
             paired_places(layout, feature, hidden, Half::Re)
         } else {
             vector_places(layout, feature, hidden)
@@ -343,7 +362,7 @@ fn place_layer(
     if carries {
         let mut row = vec![0i8; hidden + 1];
         row[hidden] = 1;
-        let (ciphertext, half, first) = match layout.beside(hidden) {
+        let (ciphertext, half, first) = match norm_beside {
             Some(beside) => (0, Half::Re, beside),
             None => {
                 let (ciphertext, half) = half_of(layout.ciphertexts(hidden));

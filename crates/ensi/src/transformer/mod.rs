@@ -51,6 +51,15 @@ fn halves<C>(refreshed: Vec<Refreshed<C>>) -> Vec<C> {
         .collect()
 }
 
+/// Where the mean square of the attention's norm is refreshed, which rides along with o.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Beside o in real parts if there is room: one polynomial less, one level more.
+    Beside,
+    /// In imaginary parts.
+    Imaginary,
+}
+
 /// Masks of the first and of the second half of all blocks: two vectors that a linear layer left side by side in real parts ([`Layout::beside`]).
 struct Sides {
     first: Mask,
@@ -149,6 +158,7 @@ pub struct Transformer {
     ffn: usize,
     heads: Heads,
     sides: Sides,
+    norm_beside: bool,
     rope_theta: f64,
     layers: Vec<Layer>,
     residual_factor: f64,
@@ -435,7 +445,7 @@ impl Transformer {
         let refreshed = m.linear(&inputs, &layer.o.layer, delta)?;
         let mut refreshed = halves(refreshed);
         m.begin("attention sub-norm: inverse root; residual", Some(index))?;
-        if series.is_some() && self.layout.beside(self.hidden).is_some() {
+        if series.is_some() && self.norm_beside {
             let (o, u) = self.sides.split(m, &self.layout, &refreshed[0])?;
             refreshed = vec![o, u];
         }
