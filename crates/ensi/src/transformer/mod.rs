@@ -1,6 +1,6 @@
 //! The encrypted transformer as a program over a [`Machine`].
 //!
-//! One layer, with the levels of the shipped model's parameters (16 after a refresh, 3 before SlotsToCoeffs):
+//! One layer (15 or 16 levels after a refresh, depending on the preset; 3 before SlotsToCoeffs):
 //!
 //! ```text
 //!  x ─► input norm ─►[StC · W_qkv · refresh]─► attention ─► a ─┬────────────►[StC · W_o · refresh]─► o ─┐
@@ -9,8 +9,8 @@
 //!  x' ─► post norm ─►[StC · W_gate,up · refresh]─► relu²(g)·u ─► norm ─►[StC · W_down · refresh]─► + ─► x
 //! ```
 //!
-//! The attention sub-norm's factor is one number a token, so it commutes with `W_o`: its argument is refreshed in the imaginary
-//! half of the same ciphertext as `W_o a`, and its deep polynomial runs afterwards on full levels. This is ENSI's bootstrapping
+//! The attention sub-norm's factor is one number a token, so it commutes with `W_o`: its argument rides along in the refresh of
+//! `W_o a` ([`Room`]), and its deep polynomial runs afterwards on full levels. This is ENSI's bootstrapping
 //! inside RMSNorm (arXiv 2509.09424) at no extra refresh of the data.
 
 pub mod attention;

@@ -3,8 +3,8 @@
 `tacit bench engine --others FILE`.
 
     python3.10 -m venv venv && venv/bin/pip install numpy openfhe==1.6.1.0.22.4      (the wheel's extension is for Python 3.10 only)
-    venv/bin/python bench/openfhe.py --json openfhe.json
-    venv/bin/python bench/openfhe.py --bootstrap --json openfhe.json                  (14 GiB)
+    venv/bin/python bench/openfhe_bench.py --json openfhe.json
+    venv/bin/python bench/openfhe_bench.py --bootstrap --json openfhe.json                  (14 GiB)
 
 Both use the parameters that the library checks for 128 bits. The bootstrap is its fastest with all 2^15 slots on such a machine: encapsulated
 sparse secret, SlotsToCoeffs first, three levels for each linear map, nine levels of 54 bits afterwards.
