@@ -21,14 +21,8 @@ impl Evaluator {
         let parts = (0..sum.parts)
             .map(|part| {
                 let mut out = RnsPoly::unspecified(self.ctx.n(), sum.level + 1);
-                out.par_limbs_mut().for_each(|(limb, out)| {
-                    let x: Vec<&[u64]> = terms
-                        .iter()
-                        .map(|(ct, _)| ct.parts[part].limb(limb))
-                        .collect();
-                    let w: Vec<&[u64]> = terms.iter().map(|(_, pt)| pt.poly.limb(limb)).collect();
-                    ops::inner_product(self.ctx.modulus(sum.level, limb), out, &x, &w);
-                });
+                out.par_limbs_mut()
+                    .for_each(|(i, out)| self.dot_plain_limb(terms, part, i, out));
                 out
             })
             .collect();
@@ -71,6 +65,19 @@ impl Evaluator {
             sum.level = sum.level.min(ct.level).min(pt.level);
         }
         Ok(sum)
+    }
+
+    /// Limb `i` of one part of the sum.
+    pub(crate) fn dot_plain_limb(
+        &self,
+        terms: &[(&Ciphertext, &Plaintext)],
+        part: usize,
+        i: usize,
+        out: &mut [u64],
+    ) {
+        let x: Vec<&[u64]> = terms.iter().map(|(ct, _)| ct.parts[part].limb(i)).collect();
+        let w: Vec<&[u64]> = terms.iter().map(|(_, pt)| pt.poly.limb(i)).collect();
+        ops::inner_product(self.ctx.q_table(i).modulus(), out, &x, &w);
     }
 
     pub(crate) fn count_dot_plain(&self, terms: usize) {

@@ -59,17 +59,12 @@ impl Evaluator {
         terms: &[(&Ciphertext, &Plaintext)],
     ) -> Result<Ciphertext, CkksError> {
         let sum = self.check_dot_plain(terms)?;
-        let limb = |part: usize, i: usize, out: &mut [u64]| {
-            let x: Vec<&[u64]> = terms.iter().map(|(ct, _)| ct.parts[part].limb(i)).collect();
-            let w: Vec<&[u64]> = terms.iter().map(|(_, pt)| pt.poly.limb(i)).collect();
-            ops::inner_product(self.ctx.q_table(i).modulus(), out, &x, &w);
-        };
         let parts = self.divide_by_top(
             sum.level,
             sum.parts,
-            |part, top| limb(part, sum.level, top),
+            |part, top| self.dot_plain_limb(terms, part, sum.level, top),
             |part, i, factor, t, scratch| {
-                limb(part, i, scratch);
+                self.dot_plain_limb(terms, part, i, scratch);
                 ops::sub_mul_scalar_assign(self.ctx.q_table(i).modulus(), t, scratch, factor);
             },
         )?;

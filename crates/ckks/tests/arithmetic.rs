@@ -139,6 +139,15 @@ fn products_with_plaintexts_and_constants() {
     let product = e
         .rescale(&e.mul_plain(&a, &f.encode(&y, 6)).unwrap())
         .unwrap();
+    let (y6, x6) = (f.encode(&y, 6), f.encode(&x, 6));
+    let terms = [(&a, &y6), (&a, &x6)];
+    let at_once = e.dot_plain_rescale(&terms).unwrap();
+    let in_turn = e.rescale(&e.dot_plain(&terms).unwrap()).unwrap();
+    assert!(at_once.parts == in_turn.parts, "the residues differ");
+    assert_eq!(
+        (at_once.level, at_once.scale),
+        (in_turn.level, in_turn.scale)
+    );
     assert_eq!(product.level, 5);
     let q6 = f.ctx.params().q(6).value() as f64;
     assert_eq!(product.scale, f.scale() * f.scale() / q6);

@@ -10,16 +10,13 @@ use rayon::ThreadPoolBuilder;
 use tacit_ckks::{InsecureParameters, ParametersLiteral};
 use tacit_ensi::{Client, EncryptedModel, Server};
 
-/// Seconds of processor time of all threads of this process.
-fn processor_seconds() -> f64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the pointer is valid for one value, which the call fills; zeros are a value of it.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 * 1e-6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+/// Seconds of processor time of all threads of this process, where the system has `/proc`.
+fn processor_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The command's name is in parentheses and may hold anything; user and system ticks are fields 14 and 15.
+    let (_, after) = stat.rsplit_once(") ")?;
+    let ticks = after.split_whitespace().skip(11).take(2);
+    Some(ticks.filter_map(|t| t.parse::<f64>().ok()).sum::<f64>() / 100.0)
 }
 
 #[test]
@@ -65,13 +62,16 @@ fn requests_share_one_pool() {
             .collect();
         requests.into_iter().map(|r| r.join().unwrap()).collect()
     });
-    let (seconds, processor) = (start.elapsed().as_secs_f64(), processor_seconds() - before);
+    let seconds = start.elapsed().as_secs_f64();
+    let processor = before.and_then(|before| Some(processor_seconds()? - before));
     assert!(
         together == alone,
         "an answer depends on what else the server does"
     );
-    assert!(
-        processor < 1.2 * seconds,
-        "{processor:.2} s of processor time in {seconds:.2} s: more than the one thread of the pool worked"
-    );
+    if let Some(processor) = processor {
+        assert!(
+            processor < 1.2 * seconds,
+            "{processor:.2} s of processor time in {seconds:.2} s: more than the one thread of the pool worked"
+        );
+    }
 }

@@ -12,7 +12,7 @@ use tacit_ckks::{
     CkksError, Context, Encoder, Evaluator, KeyGenerator, KeyShape, Parameters, SwitchingKey,
     encrypt,
 };
-use tacit_ring::{kernels, sampling};
+use tacit_ring::{RnsPoly, kernels, sampling};
 
 use super::{engine_failure, median};
 use crate::args::{EngineArgs, Global};
@@ -194,7 +194,7 @@ fn measure(args: &EngineArgs, others: Vec<Other>) -> Outcome<Report> {
     let hoisted = evaluator.hoist(&a, shape.special).map_err(engine_failure)?;
     // The transform goes from prime to prime: tables of one prime would stay in the cache.
     let mut limb: Vec<u64> = (0..params.n() as u64).collect();
-    let mut words = vec![1u64; 2 * (level + 1) * params.n()];
+    let mut words = RnsPoly::zero(params.n(), 2 * (level + 1));
     let more_words = words.clone();
     let mut turn = 0;
     let mut next = move || {
@@ -215,8 +215,10 @@ fn measure(args: &EngineArgs, others: Vec<Other>) -> Outcome<Report> {
                 "ciphertext + ciphertext" => drop(evaluator.add(&a, &b)?),
                 "ciphertext + ciphertext, in place" => evaluator.add_assign(&mut sum, &b)?,
                 "as many words added in place: what the memory allows" => {
-                    for (a, b) in words.iter_mut().zip(&more_words) {
-                        *a = a.wrapping_add(*b);
+                    for (a, b) in words.limbs_iter_mut().zip(more_words.limbs_iter()) {
+                        for (a, b) in a.iter_mut().zip(b) {
+                            *a = a.wrapping_add(*b);
+                        }
                     }
                 }
                 "ciphertext * plaintext" => drop(evaluator.mul_plain(&a, &plain)?),
