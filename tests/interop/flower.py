@@ -5,7 +5,10 @@
 TACIT is the executable; `flwr` 1.41.0 must be installed beside this Python. Scenarios (default: all):
 
     stock-server   Flower's FedAvg and four `tacit federate node`: the final adapter is that of `tacit federate run`, bit for bit
-    both           `tacit federate coordinate` and four nodes, plain, compressed with merged residuals, and under a secure sum: the same bits again
+    both           `tacit federate coordinate` and four nodes, plain, compressed with merged residuals, SCAFFOLD in signed payloads, and under a
+                   secure sum: the same bits again
+    deadline       a node that has stopped is left out of a secure sum's rounds when they are over, and takes part again when it goes on
+    forged         a node that signs with another key than the roster's is left out of every round
     stock-nodes    `tacit federate coordinate` and four nodes of Flower's with a Python ClientApp
     supernode      four `flower-supernode --isolation process`, each with a `tacit federate node` that does the work
     tls            certificates and node authentication: registered keys take part, others are refused
@@ -214,14 +217,15 @@ def both(w):
     for name, stages, combine in [
         ("plain", "", "average"),
         ("compressed", '[[stage]]\nkind = "quantise"\nvalues = "int4"\n', "residual"),
+        ("scaffold, signed", 'optimiser = "sgd"\nscaffold = true\n[[stage]]\nkind = "signed"\n', "average"),
         ("secure", '[[stage]]\nkind = "clip"\nnorm = 0.5\n[[stage]]\nkind = "secure-sum"\n', "average"),
         ("noise", '[rule]\nkind = "fedadam"\n[[stage]]\nkind = "noise"\nepsilon = 20\nclip = 0.5\nexamples = 12\n'
                   '[[stage]]\nkind = "secure-sum"\n', "average"),
     ]:
         with World(w.tacit) as v:
-            config = v.config(name, stages, combine)
+            config = v.config("run", stages, combine)
             roster = json.dumps([i["roster"] for i in identities(v, config)])
-            config = v.config(name, stages, combine, roster)
+            config = v.config("run", stages, combine, roster)
             _, want = v.embedded(config)
             v.superlink("--isolation", "process")
             v.nodes(config)
@@ -238,6 +242,62 @@ def both(w):
             assert all(r["validation_perplexity"] > 1 for r in report["rounds"]), report
             said[-1] += f" {time.time() - began:.1f} s"
     return ", ".join(said)
+
+
+SECURE = '[[stage]]\nkind = "clip"\nnorm = 0.5\n[[stage]]\nkind = "secure-sum"\n'
+
+
+def deadline(w):
+    stages = "[clock]\ndeadline = 4\n" + SECURE
+    config = w.config(stages=stages)
+    roster = json.dumps([i["roster"] for i in identities(w, config)])
+    config = w.config(stages=stages, roster=roster, rounds=6)
+    w.superlink("--isolation", "process")
+    nodes = w.nodes(config)
+    until = time.time() + 60
+    while not all((w.dir / f"node-{k}" / f"node-{k}.node").exists() for k in range(CLIENTS)) and time.time() < until:
+        time.sleep(0.2)
+    slow = nodes[2]
+    os.killpg(slow.pid, signal.SIGSTOP)
+    w.submit()
+    out = w.dir / "coordinator"
+    coordinator = w.start("coordinator", w.tacit, "federate", "coordinate", config, "--superlink", w.url, "--json",
+                          "--out", out, "--wait", 120)
+    while not (out / "run.safetensors").exists() and coordinator.poll() is None:
+        time.sleep(0.1)
+    os.killpg(slow.pid, signal.SIGCONT)
+    assert coordinator.wait(timeout=120) == 0, w.logs()
+    rounds = report_of(w)["rounds"]
+    assert rounds[0]["clients"] == [0, 1, 3] and rounds[0]["late"] == [2], rounds[0]
+    assert rounds[-1]["clients"] == [0, 1, 2, 3] and "late" not in rounds[-1], rounds[-1]
+    without = sum("late" in r for r in rounds)
+    return f"of {len(rounds)} rounds of a secure sum {without} closed without the stopped node, the others with it"
+
+
+def forged(w):
+    stages = '[clock]\ndeadline = 20\n[[stage]]\nkind = "signed"\n'
+    config = w.config(stages=stages)
+    keys = [i["roster"] for i in identities(w, config)]
+    config = w.config(stages=stages, roster=json.dumps(keys))
+    # Client 2's node lost the key that the roster has, or another node pretends to be it.
+    (w.dir / "identity-2").unlink()
+    w.superlink("--isolation", "process")
+    w.nodes(config)
+    w.submit()
+    w.start("coordinator", w.tacit, "federate", "coordinate", config, "--superlink", w.url, "--json",
+            "--out", w.dir / "coordinator", "--wait", 120).wait(timeout=120)
+    report = report_of(w)
+    assert [r["clients"] for r in report["rounds"]] == [[0, 1, 3]] * ROUNDS, report
+    said = (w.dir / "coordinator.log").read_text() + w.logs()
+    assert "roster" in said or "signature" in said or "signed" in said, said
+    return f"{ROUNDS} rounds, each without the node whose signatures are not of the roster"
+
+
+def report_of(w):
+    """What a coordinator in the background printed at its end."""
+    text = (w.dir / "coordinator.log").read_text()
+    assert '{\n  "stages"' in text, w.logs()
+    return json.loads(text[text.rindex('{\n  "stages"') :])
 
 
 def stock_nodes(w):
@@ -341,15 +401,13 @@ def kills(w):
             nodes[k] = w.node(config, k, *at)
         done += 1
     assert coordinator.wait(timeout=300) == 0, w.logs()
-    text = (w.dir / "coordinator.log").read_text()
-    report = json.loads(text[text.rindex('{\n  "stages"') :])
-    got = [r["hash"] for r in report["rounds"]]
+    got = [r["hash"] for r in report_of(w)["rounds"]]
     assert got == want, f"{got}\n{want}\n{w.logs()}"
     return f"{done} kills, 8 rounds: bit for bit the undisturbed run"
 
 
 SCENARIOS = {
-    "stock-server": stock_server, "both": both, "stock-nodes": stock_nodes, "supernode": supernode, "tls": tls, "kills": kills,
+    "stock-server": stock_server, "both": both, "deadline": deadline, "forged": forged, "stock-nodes": stock_nodes, "supernode": supernode, "tls": tls, "kills": kills,
 }
 
 

@@ -367,7 +367,15 @@ fn an_audit_measures_with_and_without_protection() {
     args.extend(attacks);
     let r = report(&args);
     let rows = r["inversion"].as_array().unwrap();
-    assert_eq!(rows.len(), 18);
+    // Batches of 1, 2 and 4; both methods; plain, sum, noisy sum, and three shares of selective encryption.
+    assert_eq!(rows.len(), 3 * 2 * 6);
+    let hidden = |view: &str| -> Vec<f64> {
+        let of = |x: &&serde_json::Value| x["view"].as_str().unwrap().contains(view);
+        let rows = rows.iter().filter(of);
+        rows.map(|x| x["hidden"].as_f64().unwrap()).collect()
+    };
+    assert_eq!(hidden("ciphertexts"), [1.0; 6]);
+    assert!(hidden("10 % encrypted").iter().all(|h| *h < 1.0));
     assert!(rows.iter().all(|x| x["recovered"].as_f64().unwrap() <= 1.0));
     assert!(r["memorisation"]["defended"]["epsilon"].as_f64().unwrap() <= 4.0);
     assert!(r["memorisation"]["undefended"]["epsilon"].is_null());

@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 use tacit_federated::audit::aggregator::{Cheat, cheat};
 use tacit_federated::audit::byzantine::{Attack, Cell, Setup, defences, table};
-use tacit_federated::audit::federation::{Inversion, Leak, Memorisation, inversion, memorisation};
+use tacit_federated::audit::federation::{
+    Inversion, Leak, Memorisation, inversion, inversion_views, memorisation,
+};
 use tacit_federated::config::RunConfig;
 use tacit_federated::run::Event;
 
@@ -55,8 +57,8 @@ pub fn run(args: &AuditArgs, global: &Global) -> Outcome {
     };
     if wanted(AttackArg::Inversion) {
         let config = with_rounds(setting::config(args.config.as_deref())?);
-        let bar = display.pieces("inverting gradients", 18);
         let run = Setting::read(&config)?.run(config, false)?;
+        let bar = display.pieces("inverting gradients", inversion_views(&run) as u64);
         let mut tell = || {
             bar.inc(1);
             go_on()
@@ -136,6 +138,7 @@ fn show_inversion(rows: &[Inversion]) {
         "batch",
         "trained",
         "coordinator sees",
+        "layer hidden",
         "tokens",
         "rank",
         "width",
@@ -147,6 +150,7 @@ fn show_inversion(rows: &[Inversion]) {
             r.batch.to_string(),
             r.method.clone(),
             r.view.clone(),
+            percent(r.hidden),
             r.recovery.tokens.to_string(),
             r.recovery.rank.to_string(),
             r.recovery.width.to_string(),

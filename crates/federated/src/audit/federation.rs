@@ -13,12 +13,13 @@ use tacit_bitnet::train::{Corpus, Document, encode_corpus};
 use super::canary::{Exposure, exposure};
 use super::inversion::Recovery;
 use super::membership::{Advantage, loss_threshold};
-use super::text::{View, recovery};
+use super::text::{View, hidden_share, recovery};
 use crate::config::RunConfig;
-use crate::data::Window;
+use crate::data::{ClientData, Window};
 use crate::partition::ClientText;
+use crate::protection::ckks_aggregation::Selection;
 use crate::random::{below, normal, stream};
-use crate::run::{BaseModel, Event, Run, random_base};
+use crate::run::{BaseModel, Event, Run, random_base, sensitivities};
 use crate::tuner::{Kind, Method, Tuner};
 use crate::{FederatedError, NamedTensors};
 
@@ -31,6 +32,8 @@ pub struct Inversion {
     pub view: String,
     /// Sequences of a client.
     pub batch: usize,
+    /// Share of the attacked layer's values that the coordinator does not see.
+    pub hidden: f64,
     /// What was found, mean over the clients.
     #[serde(flatten)]
     pub recovery: Recovery,
@@ -60,8 +63,30 @@ fn moved(tuner: &Tuner, seed: u64) -> Result<NamedTensors, FederatedError> {
     Ok(state)
 }
 
+/// The most sensitive `share` of the values that `tuner` trains, as an `encrypted-sum` stage of the run would choose them.
+fn selection(run: &Run, tuner: &Tuner, share: f64) -> Result<Selection, FederatedError> {
+    let clients: Vec<(usize, &ClientData)> = run.clients().iter().enumerate().collect();
+    let each = sensitivities(run.config().seed, tuner, &clients)?;
+    let mut sum = vec![0f32; each.first().map_or(0, Vec::len)];
+    for s in each {
+        sum.iter_mut().zip(s).for_each(|(a, b)| *a += b);
+    }
+    Ok(Selection::top(&sum, share)?)
+}
+
+/// Shares of the values that are encrypted for the audit of selective encryption, beside that of the run.
+const SHARES: [f64; 3] = [0.1, 0.5, 1.0];
+
+/// Number of views that [`inversion`] measures.
+pub fn inversion_views(run: &Run) -> usize {
+    let config = run.config();
+    let hidden = 2 * usize::from(config.hides_updates());
+    let noisy = 2 * usize::from(run.noise_deviation().is_some());
+    3 * (2 + 2 * SHARES.len() + hidden + noisy)
+}
+
 /// Token recovery against `run`'s base model, for one step on 1, 2 and 4 sequences of every client: from plain full gradients, from plain gradients
-/// of the run's own method, and from what its protecting stages leave to see.
+/// of the run's own method, from what selective encryption leaves in the clear of both, and from what the run's protecting stages leave to see.
 ///
 /// # Errors
 /// As [`recovery`].
@@ -76,6 +101,40 @@ pub fn inversion(
     };
     // The run's network is ternarised as its method wants already.
     let full = Tuner::new(run.tuner().base().clone(), &full, config.seed)?;
+    // The attack reads a gradient of the first layer, which these methods do not send.
+    let own = (!matches!(config.method.kind, Kind::FedKSeed | Kind::Prompt)).then(|| run.tuner());
+    let tuners: Vec<&Tuner> = std::iter::once(&full).chain(own).collect();
+    let mut selections = Vec::new();
+    for &tuner in &tuners {
+        for share in SHARES {
+            selections.push((tuner, share, selection(run, tuner, share)?));
+        }
+    }
+    let n = run.clients().len();
+    let mut views: Vec<(&Tuner, String, View<'_>)> = Vec::new();
+    let mut add = |what: &str, view: View<'static>| {
+        views.extend(tuners.iter().map(|&t| (t, what.to_owned(), view)));
+    };
+    add("each client's gradient", View::Plain);
+    if config.hides_updates() {
+        add(&format!("sum of {n} clients"), View::SecureSum);
+    }
+    if let (Some(noise), Some(deviation)) = (config.noise(), run.noise_deviation()) {
+        let view = View::PrivateSum {
+            clip: noise.clip,
+            deviation,
+            seed: config.seed,
+        };
+        add(&format!("the run's noisy sum of {n} clients"), view);
+    }
+    for (tuner, share, chosen) in &selections {
+        let what = if *share < 1.0 {
+            format!("each one's clear part, {:.0} % encrypted", 100.0 * share)
+        } else {
+            "ciphertexts only".to_owned()
+        };
+        views.push((tuner, what, View::Clear(chosen)));
+    }
     let mut out = Vec::new();
     for batch in [1, 2, 4] {
         let clients: Vec<Vec<Window>> = run
@@ -83,41 +142,21 @@ pub fn inversion(
             .iter()
             .map(|c| c.train.iter().take(batch).cloned().collect())
             .collect();
-        let mut views = vec![
-            (&full, "each client's gradient".to_owned(), View::Plain),
-            (
-                run.tuner(),
-                "each client's gradient".to_owned(),
-                View::Plain,
-            ),
-        ];
-        if config.hides_updates() {
-            let n = clients.len();
-            views.push((&full, format!("sum of {n} clients"), View::SecureSum));
-            views.push((run.tuner(), format!("sum of {n} clients"), View::SecureSum));
-        }
-        if let (Some(noise), Some(deviation)) = (config.noise(), run.noise_deviation()) {
-            let view = View::PrivateSum {
-                clip: noise.clip,
-                deviation,
-                seed: config.seed,
-            };
-            let what = format!("the run's noisy sum of {} clients", clients.len());
-            views.push((&full, what.clone(), view));
-            views.push((run.tuner(), what, view));
-        }
-        // The attack reads a gradient of the first layer, which these methods do not send.
-        views.retain(|v| !matches!(v.0.method().kind, Kind::FedKSeed | Kind::Prompt));
-        for (tuner, view_name, view) in views {
+        for (tuner, view_name, view) in &views {
             if tell().is_break() {
                 return Ok(None);
             }
             let state = moved(tuner, config.seed)?;
+            let hidden = match view {
+                View::Clear(selection) => hidden_share(tuner, &state, selection)?,
+                _ => 0.0,
+            };
             out.push(Inversion {
                 method: name(tuner.method()),
-                view: view_name,
+                view: view_name.clone(),
                 batch,
-                recovery: recovery(tuner, &state, &clients, view)?,
+                hidden,
+                recovery: recovery(tuner, &state, &clients, *view)?,
             });
         }
     }
@@ -316,8 +355,16 @@ mod tests {
                 .filter(|r| r.method.starts_with(method) && r.view.contains(view))
                 .collect()
         };
-        for r in of("full", "each") {
+        for r in of("full", "each client's") {
             assert!(r.recovery.recovered >= 0.9, "{r:?}");
+        }
+        // A tenth of the values under encryption leaves the text readable; all of them leave nothing.
+        for r in of("full", "10 % encrypted") {
+            assert!(r.hidden < 1.0 && r.recovery.recovered >= 0.9, "{r:?}");
+        }
+        for r in of("", "ciphertexts") {
+            assert!(r.recovery.rank == 0, "{r:?}");
+            assert!(r.recovery.recovered <= r.recovery.chance + 0.1, "{r:?}");
         }
         let noisy = of("", "noisy");
         assert_eq!(noisy.len(), 6);

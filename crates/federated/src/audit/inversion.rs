@@ -114,6 +114,14 @@ pub struct Recovery {
 /// Distance and token, nearest first.
 type Ranking = Vec<(f64, usize)>;
 
+/// A test of all tokens, and how well it separates them.
+pub(super) struct Tested {
+    /// What was found.
+    pub recovery: Recovery,
+    /// Distance of the first token that was not taken over that of the last that was.
+    pub gap: f64,
+}
+
 /// Puts every token to the test. `candidates` has one row of `width` values a token: what the layer's input would be for it.
 /// `truth` are the tokens that were there, in any order and number.
 ///
@@ -125,6 +133,16 @@ pub fn recover_tokens(
     width: usize,
     truth: &[usize],
 ) -> Result<Recovery, ProtectionError> {
+    Ok(test_tokens(gradient, candidates, width, truth)?.recovery)
+}
+
+/// [`recover_tokens`], with its gap.
+pub(super) fn test_tokens(
+    gradient: &[f32],
+    candidates: &[f32],
+    width: usize,
+    truth: &[usize],
+) -> Result<Tested, ProtectionError> {
     let mut distinct = truth.to_vec();
     distinct.sort_unstable();
     distinct.dedup();
@@ -133,6 +151,9 @@ pub fn recover_tokens(
     let mut best: Option<(f64, usize, Ranking)> = None;
     for tolerance in [1e-2, 1e-3, 1e-4, 1e-5, 1e-6] {
         let space = RowSpace::new(gradient, width, tolerance)?;
+        if best.as_ref().is_some_and(|b| b.1 == space.rank()) {
+            continue;
+        }
         let mut distances: Ranking = candidates
             .chunks_exact(width)
             .enumerate()
@@ -149,18 +170,21 @@ pub fn recover_tokens(
             best = Some((gap, space.rank(), distances));
         }
     }
-    let (_, rank, distances) = best.unwrap_or_default();
+    let (gap, rank, distances) = best.unwrap_or_default();
     let found = distances
         .iter()
         .take(wanted)
         .filter(|(_, t)| distinct.binary_search(t).is_ok())
         .count();
-    Ok(Recovery {
-        rank,
-        width,
-        tokens: wanted,
-        recovered: found as f64 / wanted.max(1) as f64,
-        chance: wanted as f64 / (candidates.len() / width).max(1) as f64,
+    Ok(Tested {
+        gap,
+        recovery: Recovery {
+            rank,
+            width,
+            tokens: wanted,
+            recovered: found as f64 / wanted.max(1) as f64,
+            chance: wanted as f64 / (candidates.len() / width).max(1) as f64,
+        },
     })
 }
 

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | [`byzantine`]: label flip, sign flip, model replacement, backdoor with Sybils, backdoor spread over honest clients' data, a-little-is-enough | the aggregation rule | clean accuracy, attack success |
 //! | [`inversion`]: token recovery from gradients | what a client sends | share of tokens recovered, against chance |
+//! | [`partial`]: the same where a part of the values is encrypted | the values left in the clear | as above |
 //! | [`text`]: the same on the language model's own gradients | plain updates, secure sums, noisy secure sums | as above |
 //! | [`membership`]: loss threshold, likelihood ratio with shadow models | the trained model | AUC, true positives at few false ones |
 //! | [`aggregator`]: a coordinator that tells two lists of survivors or slips in keys | secure aggregation | shares handed out |
@@ -18,6 +19,7 @@ pub mod canary;
 pub mod federation;
 pub mod inversion;
 pub mod membership;
+pub mod partial;
 mod task;
 pub mod text;
 

@@ -4,9 +4,13 @@
 //! whole vocabulary; the test of [`super::inversion`] then runs on the real gradient. Measured is one gradient step, the most that an honest-but-curious
 //! coordinator can hope for: updates of several steps mix more.
 
+use rayon::prelude::*;
+
 use super::inversion::{Recovery, recover_tokens};
+use super::partial::recover_tokens_partly;
 use crate::data::Window;
 use crate::local::{mean_gradient, private_gradient};
+use crate::protection::ckks_aggregation::Selection;
 use crate::protection::privacy::central::{GaussianNoise, clip};
 use crate::tuner::{Kind, Tuner, factor};
 use crate::{FederatedError, NamedTensors};
@@ -19,9 +23,11 @@ const LAYER: &str = "layers.0.qkv";
 
 /// What the coordinator sees of a round.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum View {
+pub enum View<'s> {
     /// Every client's gradient.
     Plain,
+    /// Of every client's gradient what is not selected: selected values are encrypted (`encrypted-sum` with a `share`).
+    Clear(&'s Selection),
     /// The sum over the clients.
     SecureSum,
     /// The sum over the clients, each clipped to norm `clip`, with Gaussian noise of `multiplier · clip`.
@@ -59,6 +65,15 @@ pub fn first_layer_inputs(network: &Network) -> (Vec<f32>, usize) {
     (out, width)
 }
 
+/// The tensor of the first layer whose gradient is put to the test.
+fn attacked(tuner: &Tuner) -> String {
+    match tuner.method().kind {
+        Kind::Lora => factor(LAYER, 'a'),
+        Kind::FfaLora => factor(LAYER, 'b'),
+        Kind::Full | Kind::FedKSeed | Kind::Prompt => format!("{LAYER}.delta"),
+    }
+}
+
 /// Mean over the clients of what [`recover_tokens`] finds of each one's tokens in what the coordinator sees, for one gradient step of each client from
 /// `state` on its windows.
 ///
@@ -68,13 +83,9 @@ pub fn recovery(
     tuner: &Tuner,
     state: &NamedTensors,
     clients: &[Vec<Window>],
-    view: View,
+    view: View<'_>,
 ) -> Result<Recovery, FederatedError> {
-    let name = match tuner.method().kind {
-        Kind::Lora => factor(LAYER, 'a'),
-        Kind::FfaLora => factor(LAYER, 'b'),
-        Kind::Full | Kind::FedKSeed | Kind::Prompt => format!("{LAYER}.delta"),
-    };
+    let name = attacked(tuner);
     if state.get(&name).is_none() || clients.is_empty() {
         return Err(FederatedError::setting(
             "audit",
@@ -94,7 +105,7 @@ pub fn recovery(
         };
         seen.push(gradient);
     }
-    if view != View::Plain {
+    if !matches!(view, View::Plain | View::Clear(_)) {
         let mut sum = state.zeros_like();
         for gradient in &seen {
             let mut flat = gradient.flatten();
@@ -112,7 +123,7 @@ pub fn recovery(
             View::PrivateSum {
                 deviation, seed, ..
             } => Some((deviation, seed)),
-            View::Plain | View::SecureSum => None,
+            View::Plain | View::Clear(_) | View::SecureSum => None,
         };
         if let Some((deviation, seed)) = noise {
             let mut bytes = [0; 32];
@@ -144,19 +155,62 @@ pub fn recovery(
         recovered: 0.0,
         chance: 0.0,
     };
-    for (windows, gradient) in clients.iter().zip(&seen) {
-        let truth: Vec<usize> = windows
-            .iter()
-            .flat_map(|w| w.0.iter().map(|&t| t as usize))
-            .collect();
-        let values = gradient.get(&name).map_or(&[][..], |t| &t.values);
-        let one = recover_tokens(values, &candidates, width, &truth)?;
+    let hidden = match view {
+        View::Clear(selection) => Some(hidden_values(state, &name, selection)?),
+        _ => None,
+    };
+    let each = clients
+        .par_iter()
+        .zip(&seen)
+        .map(|(windows, gradient)| {
+            let truth: Vec<usize> = windows
+                .iter()
+                .flat_map(|w| w.0.iter().map(|&t| t as usize))
+                .collect();
+            let values = gradient.get(&name).map_or(&[][..], |t| &t.values);
+            match &hidden {
+                Some(h) => recover_tokens_partly(values, h, &candidates, width, &truth),
+                None => recover_tokens(values, &candidates, width, &truth),
+            }
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    for one in each {
         mean.rank = mean.rank.max(one.rank);
         mean.tokens = mean.tokens.max(one.tokens);
         mean.recovered += one.recovered / clients.len() as f64;
         mean.chance += one.chance / clients.len() as f64;
     }
     Ok(mean)
+}
+
+/// Which values of the tensor `name` the selection hides.
+///
+/// # Errors
+/// [`FederatedError::Protection`] when the selection is of another state.
+fn hidden_values(
+    state: &NamedTensors,
+    name: &str,
+    selection: &Selection,
+) -> Result<Vec<bool>, FederatedError> {
+    let chosen = vec![1.0; selection.chosen().len()];
+    let rest = vec![0.0; state.count().saturating_sub(chosen.len())];
+    let marks = state.unflatten(&selection.join(&chosen, &rest)?)?;
+    let marked = marks.get(name).map_or(&[][..], |t| &t.values);
+    Ok(marked.iter().map(|m| *m == 1.0).collect())
+}
+
+/// The share of the attacked layer's values that a selection over the values of `state` hides.
+///
+/// # Errors
+/// [`FederatedError::Protection`] when the selection is of another state.
+pub fn hidden_share(
+    tuner: &Tuner,
+    state: &NamedTensors,
+    selection: &Selection,
+) -> Result<f64, FederatedError> {
+    let hidden = hidden_values(state, &attacked(tuner), selection)?;
+    let count = hidden.iter().filter(|h| **h).count();
+    Ok(count as f64 / hidden.len().max(1) as f64)
 }
 
 #[cfg(test)]

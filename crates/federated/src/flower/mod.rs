@@ -10,6 +10,7 @@
 //! passes on unharmed.
 
 pub mod fleet;
+mod heartbeat;
 pub mod http;
 pub mod identity;
 pub mod node;

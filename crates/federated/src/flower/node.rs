@@ -1,10 +1,10 @@
 //! A node's life: it takes messages, lets its [`Party`] answer them, and goes on until it is told to stop.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::fleet::Fleet;
+use super::heartbeat::beside;
 use super::http::Address;
 use super::identity::NodeKey;
 use super::object::Message;
@@ -15,6 +15,8 @@ use crate::run::Party;
 
 /// Pause between looking for messages.
 const POLL: Duration = Duration::from_millis(200);
+/// Pause between heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Flower's code of an error that the client's own work raised.
 const CLIENT_ERROR: i64 = 2;
 
@@ -87,24 +89,12 @@ pub fn on_superlink(
 
 /// Takes messages and answers them; heartbeats go on while it works.
 fn serve(party: &mut Party, fleet: &Fleet, watch: Watch<'_>) -> Result<(), FederatedError> {
-    let done = AtomicBool::new(false);
-    std::thread::scope(|s| {
-        s.spawn(|| {
-            let mut last = Instant::now();
-            while !done.load(Ordering::Relaxed) {
-                std::thread::sleep(POLL);
-                if last.elapsed() > Duration::from_secs(10) {
-                    if let Err(e) = fleet.heartbeat() {
-                        (watch.tell)(NodeEvent::Trouble(format!("heartbeat: {e}")));
-                    }
-                    last = Instant::now();
-                }
-            }
-        });
-        let served = messages(party, fleet, watch);
-        done.store(true, Ordering::Relaxed);
-        served
-    })
+    let beat = || {
+        if let Err(e) = fleet.heartbeat() {
+            (watch.tell)(NodeEvent::Trouble(format!("heartbeat: {e}")));
+        }
+    };
+    beside(HEARTBEAT, beat, || messages(party, fleet, watch))
 }
 
 fn messages(party: &mut Party, fleet: &Fleet, watch: Watch<'_>) -> Result<(), FederatedError> {

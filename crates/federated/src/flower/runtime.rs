@@ -1,10 +1,10 @@
 //! A coordinator's side of a SuperLink (a ServerApp), and a client task's side of a stock SuperNode (a ClientApp): the Runtime service.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::fleet::{fetch, run_of, stored, stranger};
+use super::heartbeat::beside;
 use super::http::{Address, Service};
 use super::object::Message;
 use super::proto::{
@@ -109,23 +109,11 @@ impl Runtime {
 
     /// Says that the task is being worked on, every few seconds while `work` lasts: a task that is silent for long is taken for dead.
     pub fn alive<T>(&self, work: impl FnOnce() -> T) -> T {
-        let done = AtomicBool::new(false);
-        std::thread::scope(|s| {
-            s.spawn(|| {
-                let mut last = Instant::now();
-                while !done.load(Ordering::Relaxed) {
-                    std::thread::sleep(POLL);
-                    if last.elapsed() > HEARTBEAT {
-                        // One that is lost is made good by the next; whether the task still lives, the next call says.
-                        let _ = self.call::<HeartbeatResponse>("send-task-heartbeat", &Nothing {});
-                        last = Instant::now();
-                    }
-                }
-            });
-            let result = work();
-            done.store(true, Ordering::Relaxed);
-            result
-        })
+        let beat = || {
+            // One that is lost is made good by the next; whether the task still lives, the next call says.
+            let _ = self.call::<HeartbeatResponse>("send-task-heartbeat", &Nothing {});
+        };
+        beside(HEARTBEAT, beat, work)
     }
 
     /// Nodes that are there, ascending.

@@ -10,7 +10,6 @@ use tacit_bitnet::train::Penalties;
 use tacit_ckks::SecretKey;
 
 use super::signer::Signer;
-use crate::config::RunConfig;
 use crate::data::ClientData;
 use crate::protection::ckks_aggregation::{CkksAggregation, CkksSum, Selection};
 use crate::random::{below, normal, stream};
@@ -85,14 +84,14 @@ impl Encryption {
 ///
 /// # Errors
 /// [`FederatedError::Training`] when a sequence does not fit the network.
-pub(super) fn sensitivities(
-    config: &RunConfig,
+pub(crate) fn sensitivities(
+    seed: u64,
     tuner: &Tuner,
     clients: &[(usize, &ClientData)],
 ) -> Result<Vec<Vec<f32>>, FederatedError> {
     // Every `B` a little away from zero, as after some steps: at its start LoRA's `A` has no gradient.
-    let mut state = tuner.initial(config.method.rank, 0)?;
-    let mut rng = stream(config.seed, "state for sensitivities", &[]);
+    let mut state = tuner.initial(tuner.method().rank, 0)?;
+    let mut rng = stream(seed, "state for sensitivities", &[]);
     let names: Vec<String> = state.names().map(String::from).collect();
     for name in names.iter().filter(|n| n.ends_with(".lora_b")) {
         for v in state.values_mut(name).unwrap_or_default() {
@@ -110,7 +109,7 @@ pub(super) fn sensitivities(
         .par_iter()
         .map(|(k, data)| {
             let mut sum = vec![0f32; state.count()];
-            let mut rng = stream(config.seed, "other labels", &[*k as u64]);
+            let mut rng = stream(seed, "other labels", &[*k as u64]);
             for (ids, targets) in data.train.iter().take(SEQUENCES) {
                 let others: Vec<u32> = targets
                     .iter()

@@ -36,8 +36,59 @@ pub(super) fn servable(mut network: Network) -> (Network, bool) {
     if exact.make_masters(0).is_ok() {
         return (exact, false);
     }
-    network.set_quantised(true);
-    (network, true)
+    let linear: Vec<(usize, usize)> = network
+        .parameters()
+        .enumerate()
+        .filter_map(|(i, p)| match p.role {
+            Role::Linear { parts } => Some((i, parts)),
+            _ => None,
+        })
+        .collect();
+    for (index, parts) in linear {
+        let values = network.values_mut(index);
+        let n = values.len() / parts.max(1);
+        for matrix in values.chunks_mut(n.max(1)) {
+            nearest_ternary(matrix);
+        }
+    }
+    match network.make_masters(0) {
+        Ok(()) => (network, true),
+        // A matrix without zeros has no such masters: ternarised as training would.
+        Err(_) => {
+            network.set_quantised(true);
+            (network, true)
+        }
+    }
+}
+
+/// Replaces a matrix by the ternary one `s t` nearest to it, up to a local optimum of Lloyd's iteration: `t` rounds `w / s`, then `s` is the mean
+/// magnitude where `t` is not 0.
+///
+/// Training's own rule, `s = mean |w|` over all values, is for masters that it has shaped itself. For a ternary matrix plus a change it would shrink
+/// every weight by the share of non-zeros.
+fn nearest_ternary(matrix: &mut [f32]) {
+    let mean = |sum: f64, n: usize| (sum / n.max(1) as f64) as f32;
+    let magnitude = |m: &[f32]| m.iter().map(|w| f64::from(w.abs())).sum::<f64>();
+    let mut scale = mean(magnitude(matrix), matrix.len());
+    for _ in 0..100 {
+        let (mut sum, mut count) = (0f64, 0usize);
+        for w in matrix.iter().filter(|w| w.abs() > 0.5 * scale) {
+            sum += f64::from(w.abs());
+            count += 1;
+        }
+        let next = mean(sum, count);
+        if next == scale {
+            break;
+        }
+        scale = next;
+    }
+    for w in matrix {
+        *w = if w.abs() > 0.5 * scale {
+            scale.copysign(*w)
+        } else {
+            0.0
+        };
+    }
 }
 
 /// Writes the model of `global` into `folder` without measuring it: what a coordinator without text can do.
@@ -80,4 +131,32 @@ pub fn export(run: &Run, global: &Global, folder: &Path) -> Result<Exported, Fed
         ternarised,
         prompt,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ternary_matrix_with_small_changes_keeps_its_trits_and_its_scale() {
+        // A third of the values is not 0: training's rule would take the scale to a third.
+        let trit = |i: usize| [0.0, 1.0, 0.0, -1.0, 0.0, 0.0][i % 6];
+        let small = |i: usize| ((i * 37 % 101) as f32 / 101.0 - 0.5) * 0.01;
+        let mut w: Vec<f32> = (0..600).map(|i| 0.07 * trit(i) + small(i)).collect();
+        nearest_ternary(&mut w);
+        for (i, x) in w.iter().enumerate() {
+            assert!((x - 0.07 * trit(i)).abs() < 2e-4, "{i}: {x}");
+        }
+        let mut magnitudes: Vec<u32> = w.iter().map(|x| x.abs().to_bits()).collect();
+        magnitudes.sort_unstable();
+        magnitudes.dedup();
+        assert_eq!(magnitudes.len(), 2);
+        // What is ternary stays as it is.
+        let before = w.clone();
+        nearest_ternary(&mut w);
+        assert_eq!(w, before);
+        let mut none = [0f32; 6];
+        nearest_ternary(&mut none);
+        assert_eq!(none, [0.0; 6]);
+    }
 }

@@ -55,7 +55,8 @@ use crate::random::{permutation, stream};
 use crate::rules::weighted_average;
 use crate::tuner::Tuner;
 use crate::{FederatedError, NamedTensors};
-use encrypted::{Encryption, sensitivities};
+use encrypted::Encryption;
+pub(crate) use encrypted::sensitivities;
 use private::PrivateSum;
 use signer::Signer;
 use trust::root_data;
@@ -453,7 +454,7 @@ fn hidden(
     }
     if let (Some(share), Some(bound)) = (config.encrypted_share(), config.clip()) {
         let encryption = if share < 1.0 {
-            let sensitivities = sensitivities(config, tuner, present)?;
+            let sensitivities = sensitivities(config.seed, tuner, present)?;
             Encryption::selective(&sensitivities, share, bound)?
         } else {
             Encryption::new(values, n, bound)?

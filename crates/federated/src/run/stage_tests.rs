@@ -171,13 +171,13 @@ fn what_depends_on_the_labels_is_sensitive() {
     let dir = tempfile::tempdir().unwrap();
     let run = start(&of(dir.path(), 4, ""), false);
     let data: Vec<(usize, &ClientData)> = run.clients.iter().enumerate().collect();
-    let all = super::encrypted::sensitivities(&run.config, &run.tuner, &data).unwrap();
+    let all = super::encrypted::sensitivities(run.config.seed, &run.tuner, &data).unwrap();
     for s in &all {
         let norm = s.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         assert!((norm - 1.0).abs() < 1e-3 && s.iter().all(|x| *x >= 0.0));
     }
     assert_ne!(all[0], all[1]);
-    let again = super::encrypted::sensitivities(&run.config, &run.tuner, &data).unwrap();
+    let again = super::encrypted::sensitivities(run.config.seed, &run.tuner, &data).unwrap();
     assert_eq!(all, again);
     // The clients agree on much of what matters: their most sensitive tenths overlap far more than by chance.
     let top = |s: &[f32]| {

@@ -6,8 +6,8 @@ use crate::protection::ProtectionError;
 /// A set of coordinates: the most sensitive fraction (Jin et al. 2023, section 3.2: the clients' sensitivities are summed under encryption or secure
 /// aggregation, and all take the same top fraction).
 ///
-/// A coordinate left in the clear is seen by the coordinator; how much such values say of the data is for an audit to measure, not for this
-/// type to promise.
+/// A coordinate left in the clear is seen by the coordinator, and such values can give the data away: [`crate::audit::partial`] recovers text from nine
+/// tenths of a gradient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// Chosen coordinates, ascending.
