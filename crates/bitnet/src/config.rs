@@ -13,6 +13,25 @@ pub enum Attention {
     Softmax,
     /// `sigma(z - ln(i+1) + b_h)` for query position i (from 0) and head h, without normalisation.
     Sigmoid,
+    /// As [`Sigmoid`](Self::Sigmoid), each row times `1/sqrt(S^2 + eps^2)` of its sum `S`: near softmax where the biases are low, for
+    /// models that were trained with softmax.
+    NormalisedSigmoid,
+}
+
+impl Attention {
+    /// Name in `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Softmax => "softmax",
+            Self::Sigmoid => "sigmoid",
+            Self::NormalisedSigmoid => "normalised-sigmoid",
+        }
+    }
+
+    /// Whether weights are sigmoids of biased scores.
+    pub fn is_sigmoid(self) -> bool {
+        self != Self::Softmax
+    }
 }
 
 /// Function on the gate of the feed-forward network.
@@ -91,6 +110,8 @@ pub struct Config {
     pub attention: Attention,
     /// Epsilon of each layer's `attn_sub_norm`, absolute; empty when `rms_norm_eps` holds.
     pub attn_sub_norm_eps: Vec<f64>,
+    /// Each layer's epsilon of the rows' sums ([`Attention::NormalisedSigmoid`]); empty otherwise.
+    pub row_sum_eps: Vec<f64>,
     /// How linear weights are stored.
     pub quantization: Quantization,
     /// The model's family has `attn_sub_norm` and `ffn_sub_norm` in every layer (a checkpoint without them is damaged).
@@ -255,36 +276,29 @@ impl Config {
         let mut context = top.size("max_position_embeddings", Some(2048))?;
         let mut attention = Attention::Softmax;
         let mut attn_sub_norm_eps = Vec::new();
+        let mut row_sum_eps = Vec::new();
         if let Some(tacit) = &tacit {
             attention = match tacit.text("attention")? {
                 Some("sigmoid") => Attention::Sigmoid,
+                Some("normalised-sigmoid") => Attention::NormalisedSigmoid,
                 Some("softmax") | None => Attention::Softmax,
                 _ => {
                     return Err(tacit.wrong(
                         "attention",
-                        "\"sigmoid\" or \"softmax\"",
+                        "\"sigmoid\", \"normalised-sigmoid\" or \"softmax\"",
                         "mend config.json",
                     ));
                 }
             };
             context = tacit.size("context", Some(context))?;
-            if let Some(list) = tacit
-                .value
-                .get("attn_sub_norm_eps")
-                .filter(|v| !v.is_null())
-            {
-                let parsed: Option<Vec<f64>> = list
-                    .as_array()
-                    .and_then(|a| a.iter().map(Value::as_f64).collect());
-                attn_sub_norm_eps = parsed
-                    .filter(|a| a.len() == layers && a.iter().all(|e| e.is_finite() && *e >= 0.0))
-                    .ok_or_else(|| {
-                        tacit.wrong(
-                            "attn_sub_norm_eps",
-                            format!("{layers} numbers, none negative: one a layer"),
-                            "mend config.json",
-                        )
-                    })?;
+            attn_sub_norm_eps = tacit.one_a_layer("attn_sub_norm_eps", layers)?;
+            row_sum_eps = tacit.one_a_layer("row_sum_eps", layers)?;
+            if attention == Attention::NormalisedSigmoid && row_sum_eps.is_empty() {
+                return Err(tacit.wrong(
+                    "row_sum_eps",
+                    format!("{layers} numbers, none negative: one a layer"),
+                    "convert the model again (tacit model sigmoid --normalised)",
+                ));
             }
         }
         let token = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
@@ -309,6 +323,7 @@ impl Config {
             eos_tokens,
             attention,
             attn_sub_norm_eps,
+            row_sum_eps,
             quantization,
             sub_norms: model_type == "bitnet" || bitnet_class,
             model_type,
@@ -388,6 +403,11 @@ impl Config {
             .unwrap_or(self.rms_norm_eps)
     }
 
+    /// Epsilon of layer `layer`'s row sums, 0 without one.
+    pub fn row_sum_eps(&self, layer: usize) -> f64 {
+        self.row_sum_eps.get(layer).copied().unwrap_or_default()
+    }
+
     /// Query heads that share one key and value head.
     pub fn queries_per_kv(&self) -> usize {
         self.heads / self.kv_heads
@@ -457,6 +477,25 @@ impl<'a> Fields<'a> {
             })),
             Some(_) => Err(self.wrong(field, "an object", "mend config.json")),
         }
+    }
+
+    /// A list of one number a layer, none negative; empty when it is not there.
+    fn one_a_layer(&self, field: &str, layers: usize) -> Result<Vec<f64>, BitnetError> {
+        let Some(list) = self.get(field) else {
+            return Ok(Vec::new());
+        };
+        let parsed: Option<Vec<f64>> = list
+            .as_array()
+            .and_then(|a| a.iter().map(Value::as_f64).collect());
+        parsed
+            .filter(|a| a.len() == layers && a.iter().all(|e| e.is_finite() && *e >= 0.0))
+            .ok_or_else(|| {
+                self.wrong(
+                    field,
+                    format!("{layers} numbers, none negative: one a layer"),
+                    "mend config.json",
+                )
+            })
     }
 
     fn text(&self, field: &str) -> Result<Option<&'a str>, BitnetError> {

@@ -10,7 +10,7 @@
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
-use crate::attention::{Weights, attend, rotate};
+use crate::attention::{Normaliser, Weights, attend, rotate};
 use crate::checkpoint::{LayerWeights, Model};
 use crate::config::Attention;
 use crate::error::BitnetError;
@@ -36,7 +36,7 @@ impl Model {
     pub fn exact_functions(&self) -> Functions<'static> {
         match self.config.attention {
             Attention::Softmax => Functions::ExactSoftmax,
-            Attention::Sigmoid => Functions::ExactSigmoid,
+            Attention::Sigmoid | Attention::NormalisedSigmoid => Functions::ExactSigmoid,
         }
     }
 
@@ -252,20 +252,46 @@ impl Pass<'_, '_> {
             .options
             .functions
             .polynomial(self.layer, FunctionKind::Sigmoid);
+        let inverse = self.options.functions.row_series(self.layer);
         let weights = match self.options.functions {
             Functions::ExactSoftmax => Weights::Softmax,
             _ => Weights::Sigmoid {
                 head_bias: &w.head_bias,
                 polynomial,
+                squarings: self
+                    .options
+                    .functions
+                    .calibration()
+                    .map_or(0, |c| c.layers[self.layer].sigmoid_squarings),
+                normaliser: (c.attention == Attention::NormalisedSigmoid).then(|| {
+                    let eps = c.row_sum_eps(self.layer);
+                    inverse.map_or(Normaliser::Exact { eps }, Normaliser::Polynomial)
+                }),
             },
         };
         let attended = attend(c, &q, cached, self.start, weights, self.probe.is_some());
-        if polynomial.is_some() {
-            self.range
-                .functions
-                .entry((self.layer, FunctionKind::Sigmoid))
-                .or_default()
-                .add(&attended.out_of_range);
+        for (kind, used, counts) in [
+            (
+                FunctionKind::Sigmoid,
+                polynomial.is_some(),
+                &attended.out_of_range,
+            ),
+            (
+                FunctionKind::RowInverse,
+                inverse.is_some(),
+                &attended.sums_out_of_range,
+            ),
+        ] {
+            if used {
+                self.range
+                    .functions
+                    .entry((self.layer, kind))
+                    .or_default()
+                    .add(counts);
+            }
+        }
+        if attended.row_sums.rows > 0 {
+            self.show(Quantity::RowSum, &attended.row_sums);
         }
         if let Some((z, weights)) = &attended.traced {
             self.show(Quantity::Z, z);

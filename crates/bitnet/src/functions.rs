@@ -1,5 +1,6 @@
 //! How the forward pass computes its functions (exactly, or by the polynomials of encrypted inference), and what it reports.
 
+use crate::attention::RowSeries;
 use crate::calibration::{Calibration, LayerCalibration, MaxAbs};
 use crate::polynomial::ChebyshevSeries;
 use crate::ternary::Matrix;
@@ -11,6 +12,8 @@ pub enum FunctionKind {
     InputNorm,
     /// Sigmoid of the biased scores.
     Sigmoid,
+    /// Inverse of a row's sum of sigmoids (normalised sigmoid attention only).
+    RowInverse,
     /// Inverse root of the norm before the output projection.
     AttnSubNorm,
     /// Inverse root of the post-attention norm.
@@ -23,9 +26,10 @@ pub enum FunctionKind {
 
 impl FunctionKind {
     /// All functions, in the order of a layer.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::InputNorm,
         Self::Sigmoid,
+        Self::RowInverse,
         Self::AttnSubNorm,
         Self::PostAttentionNorm,
         Self::Activation,
@@ -37,6 +41,7 @@ impl FunctionKind {
         match self {
             Self::InputNorm => "input_norm",
             Self::Sigmoid => "sigmoid",
+            Self::RowInverse => "row_inverse",
             Self::AttnSubNorm => "attn_sub_norm",
             Self::PostAttentionNorm => "post_attention_norm",
             Self::Activation => "activation",
@@ -46,11 +51,12 @@ impl FunctionKind {
 }
 
 impl LayerCalibration {
-    /// The series of a function (`None` for a sub-norm that the model lacks).
+    /// The series of a function (`None` for a sub-norm that the model lacks, or a normaliser it does not use).
     pub fn series_of(&self, kind: FunctionKind) -> Option<&ChebyshevSeries> {
         match kind {
             FunctionKind::InputNorm => Some(&self.input_norm),
             FunctionKind::Sigmoid => Some(&self.sigmoid),
+            FunctionKind::RowInverse => self.row_inverse.as_ref(),
             FunctionKind::AttnSubNorm => self.attn_sub_norm.as_ref(),
             FunctionKind::PostAttentionNorm => Some(&self.post_attention_norm),
             FunctionKind::Activation => Some(&self.activation),
@@ -64,7 +70,7 @@ impl LayerCalibration {
 pub enum Functions<'a> {
     /// Softmax attention, everything exact.
     ExactSoftmax,
-    /// Sigmoid attention with the model's head biases, everything exact.
+    /// Sigmoid attention with the model's head biases, everything exact; normalised where the model's is.
     ExactSigmoid,
     /// Sigmoid attention; every function is the calibration's polynomial, as under encryption. Masked attention entries go
     /// through the polynomial and are set to 0 after it.
@@ -93,6 +99,18 @@ impl<'a> Functions<'a> {
             Self::PolynomialOnly(c, only) if *only == kind => c.layers[layer].series_of(kind),
             _ => None,
         }
+    }
+}
+
+impl<'a> Functions<'a> {
+    /// The series that stand for the inverse of row sums in a layer, `None` when it is computed exactly.
+    pub(crate) fn row_series(&self, layer: usize) -> Option<RowSeries<'a>> {
+        let inverse = self.polynomial(layer, FunctionKind::RowInverse)?;
+        let compression = self.calibration()?.layers[layer].row_compression.as_ref()?;
+        Some(RowSeries {
+            compression,
+            inverse,
+        })
     }
 }
 
@@ -142,11 +160,13 @@ pub enum Quantity {
     K,
     /// Values, tokens x kv size.
     V,
-    /// Sigmoid attention: scores with bias `z - ln(i+1) + b_h`, masked entries included; softmax: scores. Row `h * tokens + t`
+    /// Sigmoid attention: scores with bias `z - ln(i+1) + b_h`, of masked entries the bias alone or 0; softmax: scores. Row `h * tokens + t`
     /// is head h, new token t; one column a key.
     Z,
-    /// Attention weights after the mask, in the shape of [`Quantity::Z`].
+    /// Attention weights after the mask, in the shape of [`Quantity::Z`]; before normalisation where sigmoid attention is normalised.
     Weights,
+    /// Sums of attention weights before normalisation (normalised sigmoid attention only), `heads * tokens` x 1.
+    RowSum,
     /// Attention weights times values, tokens x hidden.
     Attn,
     /// Mean squares of `attn_sub_norm`, tokens x 1.
@@ -191,6 +211,7 @@ impl Quantity {
             Self::V => "v",
             Self::Z => "z",
             Self::Weights => "weights",
+            Self::RowSum => "row_sum",
             Self::Attn => "attn",
             Self::MsAttn => "ms.attn",
             Self::AttnNormed => "attn_normed",

@@ -46,6 +46,7 @@ pub mod train;
 pub use calibration::{
     Calibration, CalibrationOptions, CalibrationOutcome, Degrees, Evaluation, LayerCalibration,
     MaxAbs, MeanSquares, SequenceReport, calibrate, calibrate_head_biases, evaluate,
+    normalise_rows,
 };
 pub use checkpoint::{LayerWeights, LoadReport, Model};
 pub use config::{Activation, Attention, Config};

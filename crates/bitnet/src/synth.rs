@@ -139,6 +139,7 @@ pub fn model(shape: &Shape, layers: usize, seed: u64) -> Result<Model, BitnetErr
         eos_tokens: Vec::new(),
         attention: Attention::Sigmoid,
         attn_sub_norm_eps: vec![ATTENTION_EPSILON; layers],
+        row_sum_eps: Vec::new(),
         quantization: Quantization {
             linear_class: LinearClass::AutoBitLinear,
             online: false,

@@ -306,3 +306,72 @@ fn head_biases_make_rows_sum_to_one() {
     }
     assert!(tacit_bitnet::calibrate_head_biases(&mut model, &[]).is_err());
 }
+
+/// Normalised sigmoids stand for softmax: nearer to it than balanced biases alone, and their polynomials near to themselves.
+#[test]
+fn normalised_rows_come_close_to_softmax() {
+    let softmax = model(&config_json(), 13);
+    let text = windows(60, 700);
+    let mut biased = softmax.clone();
+    tacit_bitnet::calibrate_head_biases(&mut biased, &text).unwrap();
+    let mut normalised = softmax.clone();
+    tacit_bitnet::normalise_rows(&mut normalised, &text).unwrap();
+    let config = &normalised.config;
+    assert_eq!(config.attention, tacit_bitnet::Attention::NormalisedSigmoid);
+    assert_eq!(config.row_sum_eps.len(), 2);
+    assert!(config.row_sum_eps.iter().all(|e| *e > 0.0 && *e < 0.1));
+    let held_out = windows(20, 900);
+    let logits = |m: &Model, functions: Functions| -> Vec<f32> {
+        held_out
+            .iter()
+            .flat_map(|ids| m.logits(ids, &ForwardOptions::new(functions)).unwrap().data)
+            .collect()
+    };
+    let exact = logits(&softmax, Functions::ExactSoftmax);
+    let distance = |other: &[f32]| -> f64 {
+        let difference: f64 = exact
+            .iter()
+            .zip(other)
+            .map(|(a, b)| f64::from(a - b).powi(2))
+            .sum();
+        let size: f64 = exact.iter().map(|a| f64::from(*a).powi(2)).sum();
+        (difference / size).sqrt()
+    };
+    let with_biases = distance(&logits(&biased, Functions::ExactSigmoid));
+    let with_sums = distance(&logits(&normalised, Functions::ExactSigmoid));
+    assert!(
+        with_sums < 0.5 * with_biases,
+        "{with_sums} normalised, {with_biases} with biases alone"
+    );
+
+    let outcome = calibrate(
+        &normalised,
+        &windows(120, 100),
+        &CalibrationOptions::default(),
+    )
+    .unwrap();
+    assert!(outcome.target_met, "{outcome}");
+    for layer in &outcome.calibration.layers {
+        assert_eq!(layer.sigmoid_squarings, 1);
+        let (compression, inverse) = (
+            layer.row_compression.as_ref().unwrap(),
+            layer.row_inverse.as_ref().unwrap(),
+        );
+        assert!(compression.degree() <= 7);
+        // grows, so that the inverse is a function of it
+        let at = |i: usize| compression.lo + (compression.hi - compression.lo) * i as f64 / 500.0;
+        assert!((0..500).all(|i| compression.eval(at(i)) < compression.eval(at(i + 1))));
+        assert!(inverse.contains(compression.eval(compression.lo)));
+        assert!(inverse.contains(compression.eval(compression.hi)));
+    }
+    let alone = Functions::PolynomialOnly(&outcome.calibration, FunctionKind::RowInverse);
+    let near = logits(&normalised, alone);
+    let own = logits(&normalised, Functions::ExactSigmoid);
+    let worst = own
+        .iter()
+        .zip(&near)
+        .fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    let largest = own.iter().fold(0f32, |m, a| m.max(a.abs()));
+    assert!(worst > 0.0 && worst < 0.1 * largest, "{worst} of {largest}");
+    assert!(tacit_bitnet::normalise_rows(&mut normalised, &[]).is_err());
+}

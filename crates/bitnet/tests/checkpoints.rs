@@ -480,6 +480,12 @@ fn sigmoid_models_need_their_head_biases() {
     assert_eq!(load(&config, &t).unwrap().0, wanted);
     t.remove("model.layers.1.self_attn.head_bias");
     assert!(fails(&config, &t).contains("head_bias"));
+    config["tacit"] = json!({"attention": "normalised-sigmoid", "context": 24});
+    assert!(fails(&config, &t).contains("row_sum_eps"));
+    config["tacit"]["row_sum_eps"] = json!([0.1]);
+    assert!(fails(&config, &t).contains("one a layer"));
+    config["tacit"]["row_sum_eps"] = json!([0.1, 0.2]);
+    assert!(fails(&config, &t).contains("head_bias"));
 }
 
 #[test]
@@ -494,7 +500,10 @@ fn saved_models_are_read_back_unchanged() {
     sigmoid["tacit"] =
         json!({"attention": "sigmoid", "context": 24, "attn_sub_norm_eps": [0.01, 0.02]});
     sigmoid["bos_token_id"] = json!(0);
-    for config in [config_json(), silu, sigmoid] {
+    let mut normalised = sigmoid.clone();
+    normalised["tacit"]["attention"] = json!("normalised-sigmoid");
+    normalised["tacit"]["row_sum_eps"] = json!([0.25, 0.5]);
+    for config in [config_json(), silu, sigmoid, normalised] {
         let wanted = model(&config, 31);
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("new");

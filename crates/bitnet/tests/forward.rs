@@ -35,11 +35,15 @@ fn variants() -> Vec<(&'static str, Model)> {
     let mut sigmoid = base.clone();
     sigmoid["tacit"] =
         json!({"attention": "sigmoid", "context": 24, "attn_sub_norm_eps": [0.05, 0.2]});
+    let mut normalised = base.clone();
+    normalised["tacit"] =
+        json!({"attention": "normalised-sigmoid", "context": 24, "row_sum_eps": [0.3, 0.1]});
     vec![
         ("base", model(&base, 1)),
         ("grouped queries", model(&grouped, 2)),
         ("silu, no sub-norms, untied", model(&plain, 3)),
         ("sigmoid", model(&sigmoid, 4)),
+        ("normalised sigmoid", model(&normalised, 4)),
     ]
 }
 

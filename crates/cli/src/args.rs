@@ -233,6 +233,9 @@ pub struct SigmoidArgs {
     /// Model folder to write
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Divide each row of attention by its sum, as softmax does: loses next to nothing, for a level and a bootstrap more a layer
+    #[arg(long)]
+    pub normalised: bool,
     /// Folder or file of text to fit the biases to; may be given several times [default: documentation comments of the dependency sources in cargo's registry folder]
     #[arg(long, value_name = "PATH")]
     pub data: Vec<PathBuf>,

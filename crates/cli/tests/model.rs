@@ -65,6 +65,74 @@ fn logits_come_out_for_every_token() {
 }
 
 #[test]
+fn softmax_models_get_sigmoid_attention_of_either_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("softmax");
+    tiny_model(&from);
+    let config = from.join("config.json");
+    let softmax = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, softmax.replace("\"sigmoid\"", "\"softmax\"")).unwrap();
+    let text = dir.path().join("text.md");
+    let words: Vec<String> = (0..4000).map(|i| format!("w{}", i * i % VOCAB)).collect();
+    std::fs::write(&text, words.join(" ")).unwrap();
+    let (from, text) = (from.to_str().unwrap(), text.to_str().unwrap());
+    let convert = |out: &str, extra: &[&str]| {
+        let mut args = vec![
+            "model", "sigmoid", from, "--out", out, "--data", text, "--json",
+        ];
+        args.extend(extra);
+        let output = tacit(&args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        json(&output)
+    };
+    for (kind, extra) in [
+        ("sigmoid", &[][..]),
+        ("normalised-sigmoid", &["--normalised"]),
+    ] {
+        let folder = dir.path().join(kind);
+        let folder = folder.to_str().unwrap();
+        let report = convert(folder, extra);
+        assert_eq!(report["attention"], kind);
+        let rows = report["rows"].as_array().unwrap();
+        assert_eq!(rows.len(), 4);
+        // against softmax the normalised rows lose least
+        let change = |i: usize| rows[i]["change"].as_f64().unwrap().abs();
+        assert_eq!(change(0), 0.0);
+        assert!(change(3) <= change(1) && change(3) < 0.02, "{report}");
+        assert_eq!(rows[3]["more_bootstraps"], 1);
+        let inspected = json(&tacit(&["model", "inspect", folder, "--json"]));
+        assert_eq!(inspected["attention"], kind);
+        let calibrated = tacit(&[
+            "model",
+            "calibrate",
+            folder,
+            "--data",
+            text,
+            "--force",
+            "--json",
+        ]);
+        assert!(calibrated.status.success(), "{}", stderr(&calibrated));
+        let layer = &json(&calibrated)["layers"][0];
+        assert_eq!(
+            layer["row_inverse"].is_object(),
+            kind != "sigmoid",
+            "{layer}"
+        );
+        let again = dir.path().join("again");
+        let again = tacit(&[
+            "model",
+            "sigmoid",
+            folder,
+            "--out",
+            again.to_str().unwrap(),
+            "--data",
+            text,
+        ]);
+        fails(&again, 2, &["has sigmoid attention already"]);
+    }
+}
+
+#[test]
 fn a_missing_folder_is_named() {
     let output = tacit(&["model", "inspect", "/no/such/model"]);
     fails(&output, 3, &["/no/such/model", "model.safetensors"]);

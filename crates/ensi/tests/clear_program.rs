@@ -92,6 +92,7 @@ fn grouped_queries_gains_several_ciphertexts() {
             layers: 1,
             gains: true,
             sub_norms: true,
+            normalised: false,
         },
         2,
     );
@@ -108,6 +109,7 @@ fn no_sub_norms_and_heads_as_wide_as_the_window() {
             layers: 1,
             gains: true,
             sub_norms: false,
+            normalised: false,
         },
         3,
     );
@@ -125,8 +127,34 @@ fn heads_that_are_padded_and_grouped_queries_that_share_a_set() {
             layers: 1,
             gains: true,
             sub_norms: true,
+            normalised: false,
         },
         4,
+    );
+}
+
+#[test]
+fn rows_divided_by_their_sums() {
+    check(
+        &Case {
+            normalised: true,
+            ..Case::small(2)
+        },
+        8,
+    );
+    // three groups of 16 heads: their sums share one ciphertext
+    check(
+        &Case {
+            hidden: 160,
+            ffn: 200,
+            heads: 40,
+            kv_heads: 5,
+            layers: 1,
+            gains: true,
+            sub_norms: true,
+            normalised: true,
+        },
+        9,
     );
 }
 
@@ -209,6 +237,11 @@ fn check_steps(case: &Case, step: usize, prompt: usize, seed: u64) {
 #[test]
 fn decode_steps_give_what_the_window_gives() {
     check_steps(&Case::small(2), 2, 5, 5);
+    let normalised = Case {
+        normalised: true,
+        ..Case::small(2)
+    };
+    check_steps(&normalised, 2, 5, 11);
 }
 
 #[test]
@@ -222,17 +255,19 @@ fn decode_steps_with_grouped_queries_gains_and_several_ciphertexts() {
         layers: 1,
         gains: true,
         sub_norms: true,
+        normalised: false,
     };
     check_steps(&case, 1, 6, 6);
     // both groups on one set
-    check_steps(
-        &Case {
-            heads: 32,
-            kv_heads: 1,
-            ..case
-        },
-        2,
-        1,
-        7,
-    );
+    let shared = Case {
+        heads: 32,
+        kv_heads: 1,
+        ..case
+    };
+    check_steps(&shared, 2, 1, 7);
+    let normalised = Case {
+        normalised: true,
+        ..shared
+    };
+    check_steps(&normalised, 2, 3, 10);
 }

@@ -162,6 +162,7 @@ fn gains_grouped_queries_and_two_ciphertexts() {
         layers: 1,
         gains: true,
         sub_norms: true,
+        normalised: false,
     };
     let mut s = session(&case, 3, 12);
     let bits = worst_bits(&mut s);
@@ -281,12 +282,27 @@ fn a_pass_that_was_interrupted_goes_on_with_the_same_ciphertexts() {
     assert!(server.read_state(&saved[..saved.len() - 1]).is_err());
 }
 
-/// Tokens after the prompt one by one over the encrypted cache, against the hidden states of a pass over the whole window.
 #[test]
 fn decode_steps_over_a_cache_match_the_window() {
+    steps_match_the_window(&Case::small(2));
+}
+
+#[test]
+fn rows_divided_by_their_sums_match_the_clear_program_and_the_window() {
+    let case = Case {
+        normalised: true,
+        ..Case::small(2)
+    };
+    let mut s = session(&case, 8, 15);
+    assert!(worst_bits(&mut s) > 10.0);
+    every_count_is_as_planned(&mut s);
+    steps_match_the_window(&case);
+}
+
+/// Tokens after the prompt one by one over the encrypted cache, against the hidden states of a pass over the whole window.
+fn steps_match_the_window(case: &Case) {
     let mut rng = ChaCha20Rng::seed_from_u64(16);
-    let case = Case::small(2);
-    let (bitnet, calibration) = model(&case, &mut rng);
+    let (bitnet, calibration) = model(case, &mut rng);
     let model = Arc::new(
         EncryptedModel::with_decoder(&bitnet, &calibration, parameters(), Some(2)).unwrap(),
     );

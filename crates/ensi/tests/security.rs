@@ -20,6 +20,7 @@ fn published_keys_stay_below_their_ceilings() {
         layers: 1,
         gains: false,
         sub_norms: true,
+        normalised: false,
     };
     let (bitnet, mut calibration) = model(&case, &mut ChaCha20Rng::seed_from_u64(1));
     calibration.context = 64;

@@ -2,7 +2,9 @@
 
 use super::measure::Statistics;
 use super::{Calibration, CalibrationOptions, Degrees, LayerCalibration, MeanSquares};
+use crate::attention::row_inverse;
 use crate::checkpoint::Model;
+use crate::config::Attention;
 use crate::error::BitnetError;
 use crate::functions::FunctionKind;
 use crate::polynomial::{ChebyshevSeries, Sample};
@@ -12,8 +14,8 @@ const GROUPS: usize = 2048;
 /// Points of the uniform share.
 const GRID: usize = 1024;
 
-/// Ranges of one layer: `[z, gate, ms.input, ms.attn, ms.post, ms.gated]`.
-type LayerRanges = [[f64; 2]; 6];
+/// Ranges of one layer: `[z, gate, ms.input, ms.attn, ms.post, ms.gated, row sums]`.
+type LayerRanges = [[f64; 2]; 7];
 
 /// Ranges that only ever grow over the rounds of a calibration.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +34,7 @@ impl Seen {
     /// Widens by mean squares before `attn_sub_norm`, `[smallest, largest]` a layer.
     pub fn reach(&mut self, model: &Model, attn: &[[f64; 2]]) {
         let empty = [f64::INFINITY, f64::NEG_INFINITY];
-        self.stress_ranges.0.resize(model.layers.len(), [empty; 6]);
+        self.stress_ranges.0.resize(model.layers.len(), [empty; 7]);
         for (ranges, seen) in self.stress_ranges.0.iter_mut().zip(attn) {
             ranges[3] = union(ranges[3], *seen);
         }
@@ -69,7 +71,7 @@ impl Ranges {
     /// Widens by what was measured, and by what sigmoid attention sees of rows whose scores are all 0 (padding).
     pub fn widen(&mut self, model: &Model, seen: &Statistics, context: usize) {
         let empty = [f64::INFINITY, f64::NEG_INFINITY];
-        self.0.resize(seen.layers.len(), [empty; 6]);
+        self.0.resize(seen.layers.len(), [empty; 7]);
         for ((ranges, layer), weights) in self.0.iter_mut().zip(&seen.layers).zip(&model.layers) {
             let mut grow = |i: usize, x: f64| grow(&mut ranges[i], x);
             for h in &weights.head_bias {
@@ -83,6 +85,7 @@ impl Ranges {
             for (i, ms) in layer.ms.iter().enumerate() {
                 ms.iter().for_each(|v| grow(2 + i, f64::from(*v)));
             }
+            layer.row_sums.iter().for_each(|v| grow(6, f64::from(*v)));
         }
     }
 }
@@ -99,7 +102,7 @@ pub(super) fn fit(
     let mut layers = Vec::new();
     for (n, (layer, weights)) in seen.text.layers.iter().zip(&model.layers).enumerate() {
         let stress = seen.stress.layers.get(n);
-        let empty = [[f64::INFINITY, f64::NEG_INFINITY]; 6];
+        let empty = [[f64::INFINITY, f64::NEG_INFINITY]; 7];
         let (text_range, stress_range) = (
             seen.text_ranges.0[n],
             seen.stress_ranges.0.get(n).copied().unwrap_or(empty),
@@ -119,11 +122,29 @@ pub(super) fn fit(
                 norm_series(ms, range, eps, degrees.of(kind), options)
             };
         let activation = config.activation;
+        let normalised = config.attention == Attention::NormalisedSigmoid;
+        let squarings = usize::from(normalised);
+        let (row_compression, row_inverse) = if normalised {
+            let seen = [&layer.row_sums[..], stress.map_or(&[], |s| &s.row_sums)];
+            let (compression, inverse) = row_series(
+                seen,
+                range[6],
+                config.row_sum_eps(n),
+                degrees.row_inverse,
+                options,
+            )?;
+            (Some(compression), Some(inverse))
+        } else {
+            (None, None)
+        };
         layers.push(LayerCalibration {
             input_norm: norm(FunctionKind::InputNorm, 0, config.rms_norm_eps)?,
             sigmoid: plain_series(&layer.z.shares(), range[0], degrees.sigmoid, options, |x| {
-                1.0 / (1.0 + (-x).exp())
+                (1.0 / (1.0 + (-x).exp())).powf((-(squarings as f64)).exp2())
             })?,
+            sigmoid_squarings: squarings,
+            row_compression,
+            row_inverse,
             attn_sub_norm: weights
                 .attn_sub_norm
                 .is_some()
@@ -158,7 +179,7 @@ pub(super) fn fit(
 }
 
 /// Measured ranges of mean squares; 0 where the model has no such norm.
-fn mean_squares(range: &[[f64; 2]; 6]) -> MeanSquares {
+fn mean_squares(range: &LayerRanges) -> MeanSquares {
     let of = |i: usize| {
         if range[i][0] <= range[i][1] {
             range[i]
@@ -206,16 +227,72 @@ fn norm_series(
     options: &CalibrationOptions,
 ) -> Result<ChebyshevSeries, BitnetError> {
     let lo = if lo <= eps { 0.0 } else { lo };
-    let relative = |x: f64, weight: f64| sample(x, 1.0 / (x + eps).sqrt(), weight * (x + eps));
+    let f = |x: f64| 1.0 / (x + eps).sqrt();
+    let samples = relative_samples(ms, [lo, hi], eps, options, f);
+    ChebyshevSeries::fit_weighted(lo, hi, degree, &samples)
+}
+
+/// Degree of the compression of row sums: 3 levels, which attention has to spare before its row sums are refreshed.
+const COMPRESSION_DEGREE: usize = 7;
+/// Sum at which the compression begins to level off, as a share of the largest.
+const COMPRESSION_BEND: f64 = 0.01;
+
+/// The two series of the rows' normaliser: a compression `c(S)`, the polynomial of degree 7 nearest to `ln(S + d)` that grows over the whole
+/// interval, and `1/sqrt(S^2 + eps^2)` as a function of `c`, by its relative error.
+fn row_series(
+    seen: [&[f32]; 2],
+    [lo, hi]: [f64; 2],
+    eps: f64,
+    degree: usize,
+    options: &CalibrationOptions,
+) -> Result<(ChebyshevSeries, ChebyshevSeries), BitnetError> {
+    let (lo, hi) = (lo.min(0.0) - 0.1 * eps, hi * options.norm_margin);
+    let at = |i: usize, n: usize| lo + (hi - lo) * i as f64 / n as f64;
+    let mut bend = COMPRESSION_BEND * hi;
+    let compression = loop {
+        let log = |x: f64| (x.max(0.0) + bend).ln();
+        let c = ChebyshevSeries::fit(lo, hi, COMPRESSION_DEGREE, log)?;
+        let grows = (0..GRID).all(|i| c.eval(at(i, GRID)) < c.eval(at(i + 1, GRID)));
+        // of a wide enough bend the logarithm is a straight line
+        if grows || bend > 100.0 * hi {
+            break c;
+        }
+        bend *= 1.5;
+    };
+    let f = |sum: f64| row_inverse(sum, eps);
+    let samples = relative_samples(seen, [lo, hi], eps, options, f)
+        .into_iter()
+        .map(|s| Sample {
+            x: compression.eval(s.x),
+            ..s
+        })
+        .collect::<Vec<_>>();
+    let (first, last) = (compression.eval(lo), compression.eval(hi));
+    // room for the error of a refresh
+    let room = 1e-3 * (last - first);
+    let inverse = ChebyshevSeries::fit_weighted(first - room, last + room, degree, &samples)?;
+    Ok((compression, inverse))
+}
+
+/// Samples of a positive function with weights for its relative error on `[lo, hi]`, which has its margins; `eps` is where the function levels off. `seen`
+/// are the values of text and of stress sequences.
+fn relative_samples(
+    seen: [&[f32]; 2],
+    [lo, hi]: [f64; 2],
+    eps: f64,
+    options: &CalibrationOptions,
+    f: impl Fn(f64) -> f64,
+) -> Vec<Sample> {
+    let relative = |x: f64, weight: f64| sample(x, f(x), weight / (f(x) * f(x)));
     let mut samples: Vec<Sample> = Vec::new();
-    let stress_share = if ms[1].is_empty() {
+    let stress_share = if seen[1].is_empty() {
         0.0
     } else {
         options.stress_share
     };
     let text_share = 1.0 - options.uniform_share - stress_share;
-    for (ms, share) in ms.into_iter().zip([text_share, stress_share]) {
-        let mut sorted: Vec<f64> = ms.iter().map(|v| f64::from(*v)).collect();
+    for (seen, share) in seen.into_iter().zip([text_share, stress_share]) {
+        let mut sorted: Vec<f64> = seen.iter().map(|v| f64::from(*v)).collect();
         sorted.sort_by(f64::total_cmp);
         let size = sorted.len().div_ceil(GROUPS).max(1);
         samples.extend(sorted.chunks(size).map(|group| {
@@ -223,7 +300,7 @@ fn norm_series(
             relative(mean, share * group.len() as f64 / sorted.len() as f64)
         }));
     }
-    // Half of the uniform share evenly in the mean square, half evenly in its logarithm.
+    // Half of the uniform share evenly in the variable, half evenly in its logarithm.
     let least = (lo + eps).max(1e-12 * hi);
     for i in 0..GRID {
         let u = (i as f64 + 0.5) / GRID as f64;
@@ -232,7 +309,7 @@ fn norm_series(
         let x = (least * ((hi + eps) / least).powf(u) - eps).clamp(lo, hi);
         samples.push(relative(x, weight));
     }
-    ChebyshevSeries::fit_weighted(lo, hi, degree, &samples)
+    samples
 }
 
 fn sample(x: f64, y: f64, weight: f64) -> Sample {

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::evaluate::evaluate;
 use super::histogram::Histogram;
 use crate::checkpoint::Model;
 use crate::config::Attention;
@@ -13,6 +14,12 @@ use crate::ternary::Matrix;
 /// Share of the median mean square that becomes `attn_sub_norm`'s epsilon: rows that attend to nothing would otherwise be blown
 /// up without bound.
 const EPSILON_SHARE: f64 = 0.01;
+/// Share of the median row sum that becomes the epsilon of normalised rows.
+const ROW_EPSILON_SHARE: f64 = 0.1;
+/// How far below the balanced biases those of normalised rows may lie: the lower, the nearer to softmax, and the wider the range of row sums.
+const OFFSETS: [f32; 5] = [-1.5, -2.0, -2.5, -3.0, -3.5];
+/// Increase of perplexity over softmax that is good enough for an offset.
+const NORMALISED_TARGET: f64 = 0.0125;
 
 /// Scores less `ln(i+1)`, and rows, of each head of each layer; mean squares before `attn_sub_norm`.
 #[derive(Clone, Default)]
@@ -21,6 +28,7 @@ struct Rows {
     scores: Vec<Histogram>,
     rows: u64,
     ms: Vec<Vec<f32>>,
+    row_sums: Vec<Vec<f32>>,
 }
 
 impl Probe for Rows {
@@ -41,6 +49,7 @@ impl Probe for Rows {
                 }
             }
             Quantity::MsAttn => self.ms[layer].extend(&values.data),
+            Quantity::RowSum => self.row_sums[layer].extend(&values.data),
             _ => {}
         }
     }
@@ -58,6 +67,7 @@ impl Rows {
             scores: vec![Histogram::default(); layers * heads],
             rows: 0,
             ms: vec![Vec::new(); layers],
+            row_sums: vec![Vec::new(); layers],
         };
         windows
             .par_iter()
@@ -76,6 +86,9 @@ impl Rows {
                     mine.merge(theirs);
                 }
                 for (mine, theirs) in a.ms.iter_mut().zip(b.ms) {
+                    mine.extend(theirs);
+                }
+                for (mine, theirs) in a.row_sums.iter_mut().zip(b.row_sums) {
                     mine.extend(theirs);
                 }
                 a.rows += b.rows;
@@ -107,19 +120,82 @@ pub fn calibrate_head_biases(model: &mut Model, windows: &[Vec<u32>]) -> Result<
         }
     }
     model.config.attention = Attention::Sigmoid;
-    if model.layers.iter().all(|l| l.attn_sub_norm.is_some()) {
-        let mut seen = Rows::measure(model, windows, Functions::ExactSigmoid)?;
-        model.config.attn_sub_norm_eps = seen
-            .ms
-            .iter_mut()
-            .map(|ms| {
-                ms.sort_by(f32::total_cmp);
-                let median = ms.get(ms.len() / 2).copied().unwrap_or_default();
-                (EPSILON_SHARE * f64::from(median)).max(model.config.rms_norm_eps)
-            })
+    let mut seen = Rows::measure(model, windows, Functions::ExactSigmoid)?;
+    seen.set_norm_epsilons(model);
+    Ok(())
+}
+
+/// Replaces softmax by normalised sigmoids: `sigma(z - ln(i+1) + b_h)` times `1/sqrt(S^2 + eps^2)` of the row's sum `S`.
+///
+/// A small sigmoid is an exponential, so that biases well below the balanced ones give softmax itself; but the lower they are, the wider is
+/// the range of `S` in which its inverse is needed. The offset, one for all heads, is the smallest one (in size) with which perplexity on
+/// `windows` grows by 1.25 % or less; epsilon is a tenth of a layer's median sum.
+///
+/// # Errors
+/// As [`calibrate_head_biases`].
+pub fn normalise_rows(model: &mut Model, windows: &[Vec<u32>]) -> Result<(), BitnetError> {
+    let softmax = evaluate(
+        model,
+        &ForwardOptions::new(Functions::ExactSoftmax),
+        windows,
+    )?;
+    let mut balanced = model.clone();
+    calibrate_head_biases(&mut balanced, windows)?;
+    balanced.config.attention = Attention::NormalisedSigmoid;
+    let mut best: Option<(f64, Model)> = None;
+    for offset in OFFSETS {
+        let mut tried = balanced.clone();
+        for bias in tried.layers.iter_mut().flat_map(|l| &mut l.head_bias) {
+            *bias += offset;
+        }
+        // epsilons are those of the model as it was until they are set
+        tried.config.row_sum_eps = vec![0.0; tried.config.layers];
+        tried.config.attn_sub_norm_eps = model.config.attn_sub_norm_eps.clone();
+        let seen = Rows::measure(&tried, windows, Functions::ExactSigmoid)?;
+        tried.config.row_sum_eps = seen
+            .row_sums
+            .into_iter()
+            .map(|mut sums| ROW_EPSILON_SHARE * median(&mut sums))
             .collect();
+        let mut seen = Rows::measure(&tried, windows, Functions::ExactSigmoid)?;
+        seen.set_norm_epsilons(&mut tried);
+        let with = evaluate(
+            &tried,
+            &ForwardOptions::new(Functions::ExactSigmoid),
+            windows,
+        )?;
+        let change = (with.loss - softmax.loss).exp_m1();
+        if best.as_ref().is_none_or(|(least, _)| change < *least) {
+            best = Some((change, tried));
+        }
+        if change <= NORMALISED_TARGET {
+            break;
+        }
+    }
+    if let Some((_, found)) = best {
+        *model = found;
     }
     Ok(())
+}
+
+/// The value in the middle; 0 of nothing.
+fn median(values: &mut [f32]) -> f64 {
+    values.sort_by(f32::total_cmp);
+    f64::from(values.get(values.len() / 2).copied().unwrap_or_default())
+}
+
+impl Rows {
+    /// Sets `attn_sub_norm`'s epsilons to a hundredth of the median mean squares, in models that have it.
+    fn set_norm_epsilons(&mut self, model: &mut Model) {
+        if model.layers.iter().any(|l| l.attn_sub_norm.is_none()) {
+            return;
+        }
+        model.config.attn_sub_norm_eps = self
+            .ms
+            .iter_mut()
+            .map(|ms| (EPSILON_SHARE * median(ms)).max(model.config.rms_norm_eps))
+            .collect();
+    }
 }
 
 /// The bias at which `sum over entries of sigma(score + bias) = rows`, by bisection (the sum grows with the bias).

@@ -16,9 +16,11 @@ pub(super) struct LayerStatistics {
     pub max_abs: MaxAbs,
     /// Mean squares of input, attention, post-attention and gated norms.
     pub ms: [Vec<f32>; 4],
-    /// Scores with bias: visible entries counted, masked entries in the range only.
+    /// Scores with bias, visible entries only: under encryption masked ones are the bias itself.
     pub z: Histogram,
     pub gate: Histogram,
+    /// Rows' sums of attention weights, where they are normalised.
+    pub row_sums: Vec<f32>,
 }
 
 /// What a model showed on some text.
@@ -43,6 +45,7 @@ impl Statistics {
             }
             a.z.merge(b.z);
             a.gate.merge(b.gate);
+            a.row_sums.extend(b.row_sums);
         }
         self.max_abs_final = self.max_abs_final.max(other.max_abs_final);
         self.tokens += other.tokens;
@@ -112,6 +115,10 @@ impl Probe for Statistics {
             seen.ms[norm].extend(values.data.iter().filter(|v| v.is_finite()));
         }
         match quantity {
+            Quantity::RowSum => {
+                let finite = values.data.iter().filter(|v| v.is_finite());
+                seen.row_sums.extend(finite);
+            }
             Quantity::Gate => values
                 .data
                 .iter()
@@ -120,9 +127,8 @@ impl Probe for Statistics {
                 // Windows are read from position 0: row h * tokens + t sees keys 0..=t.
                 let tokens = values.cols;
                 for r in 0..values.rows {
-                    let (visible, masked) = values.row(r).split_at(r % tokens + 1);
+                    let visible = &values.row(r)[..=r % tokens];
                     visible.iter().for_each(|z| seen.z.add(f64::from(*z)));
-                    masked.iter().for_each(|z| seen.z.reach(f64::from(*z)));
                 }
             }
             _ => {}

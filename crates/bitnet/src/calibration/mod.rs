@@ -15,7 +15,7 @@ mod run;
 mod stress;
 
 pub use evaluate::{Evaluation, evaluate};
-pub use head_bias::calibrate_head_biases;
+pub use head_bias::{calibrate_head_biases, normalise_rows};
 pub use run::{CalibrationOptions, CalibrationOutcome, Degrees, calibrate};
 pub use stress::SequenceReport;
 
@@ -83,8 +83,19 @@ pub struct MeanSquares {
 pub struct LayerCalibration {
     /// Inverse root of the input norm.
     pub input_norm: ChebyshevSeries,
-    /// `sigma(x)` of `x = z - ln(i+1) + b_h`; the interval covers masked entries (j > i, with row i's bias) too.
+    /// `sigma(x)` of `x = z - ln(i+1) + b_h`; the interval covers row i's bias alone too, which masked entries have.
     pub sigmoid: ChebyshevSeries,
+    /// How often the value of `sigmoid` is squared: it then stands for the `2^-s`-th power of the function, and small weights keep their
+    /// relative accuracy. 0 unless rows are normalised.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sigmoid_squarings: usize,
+    /// A growing function `c(S)` of a row's sum `S`, near its logarithm: what is refreshed of `S`, so that small sums keep their relative
+    /// accuracy. Normalised sigmoid attention only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_compression: Option<ChebyshevSeries>,
+    /// `1/sqrt(S^2 + eps^2)` as a function of `c(S)`; normalised sigmoid attention only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_inverse: Option<ChebyshevSeries>,
     /// Inverse root of `attn_sub_norm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attn_sub_norm: Option<ChebyshevSeries>,
@@ -99,6 +110,10 @@ pub struct LayerCalibration {
     pub max_abs: MaxAbs,
     /// Ranges of the norms' mean squares.
     pub ms: MeanSquares,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// Everything encrypted inference needs to know of a model's ranges.
@@ -200,6 +215,8 @@ impl LayerCalibration {
         [
             ("input_norm", Some(&self.input_norm)),
             ("sigmoid", Some(&self.sigmoid)),
+            ("row_compression", self.row_compression.as_ref()),
+            ("row_inverse", self.row_inverse.as_ref()),
             ("attn_sub_norm", self.attn_sub_norm.as_ref()),
             ("post_attention_norm", Some(&self.post_attention_norm)),
             ("activation", Some(&self.activation)),

@@ -6,7 +6,7 @@ use super::measure::{Statistics, measure};
 use super::stress::{SequenceReport, Stress, leaving, repeated_tokens};
 use super::{Calibration, MaxAbs};
 use crate::checkpoint::Model;
-use crate::config::Activation;
+use crate::config::{Activation, Attention};
 use crate::error::BitnetError;
 use crate::functions::{ForwardOptions, FunctionKind, Functions};
 
@@ -25,6 +25,8 @@ pub struct Degrees {
     pub input_norm: usize,
     /// Sigmoid.
     pub sigmoid: usize,
+    /// Inverse of a row's sum.
+    pub row_inverse: usize,
     /// Inverse root of `attn_sub_norm`.
     pub attn_sub_norm: usize,
     /// Inverse root of the post-attention norm.
@@ -47,6 +49,7 @@ impl Degrees {
         match kind {
             FunctionKind::InputNorm => &mut self.input_norm,
             FunctionKind::Sigmoid => &mut self.sigmoid,
+            FunctionKind::RowInverse => &mut self.row_inverse,
             FunctionKind::AttnSubNorm => &mut self.attn_sub_norm,
             FunctionKind::PostAttentionNorm => &mut self.post_attention_norm,
             FunctionKind::Activation => &mut self.activation,
@@ -90,6 +93,7 @@ impl Default for CalibrationOptions {
             degrees: Degrees {
                 input_norm: 7,
                 sigmoid: 15,
+                row_inverse: 15,
                 attn_sub_norm: 31,
                 post_attention_norm: 7,
                 activation: 15,
@@ -98,6 +102,7 @@ impl Default for CalibrationOptions {
             largest: Degrees {
                 input_norm: 15,
                 sigmoid: 31,
+                row_inverse: 63,
                 attn_sub_norm: 63,
                 post_attention_norm: 15,
                 activation: 31,
@@ -163,8 +168,10 @@ impl std::fmt::Display for CalibrationOutcome {
             100.0 * self.polynomial.agreement(&self.exact, 0.0),
             100.0 * self.polynomial.agreement(&self.exact, 0.25),
         )?;
+        let layer = self.calibration.layers.first();
         let degrees: Vec<String> = FunctionKind::ALL
             .iter()
+            .filter(|kind| layer.is_some_and(|l| l.series_of(**kind).is_some()))
             .map(|kind| format!("{} {}", kind.name(), self.degrees.of(*kind)))
             .collect();
         writeln!(f, "degrees: {}", degrees.join(", "))?;
@@ -185,7 +192,7 @@ impl std::fmt::Display for CalibrationOutcome {
 /// that stand for the model's functions under encryption. The model is run with sigmoid attention.
 ///
 /// Distributions are measured with the exact functions first and then with the polynomials themselves, since a polynomial
-/// changes what the next one sees. Intervals take the union of all rounds, masked attention entries included, plus margins;
+/// changes what the next one sees. Intervals take the union of all rounds and the biases that masked attention entries have, plus margins;
 /// with `stress_windows` they also cover sequences that the model writes greedily and repeated tokens and phrases, whose
 /// attention rows sum to much more than those of text. Without, a few such sequences are tried and counted, and not more.
 /// Degrees go up from `options.degrees`, always for the function whose polynomial alone costs most agreement, until the
@@ -232,6 +239,10 @@ pub fn calibrate(
     }
     let exact = evaluate(model, &exact_options, held_out)?;
     let mut options = options.clone();
+    if model.config.attention == Attention::NormalisedSigmoid {
+        // the squaring behind it takes the level that a higher degree would
+        options.largest.sigmoid = options.largest.sigmoid.min(options.degrees.sigmoid);
+    }
     let options = &mut options;
     let mut widenings = 0;
     let mut first = Seen::default();

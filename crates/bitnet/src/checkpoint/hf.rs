@@ -11,7 +11,7 @@ use super::assemble::{
 };
 use super::safetensors_shards::{DType, RawTensor, Shards};
 use super::{LayerWeights, LoadReport, Model, WeightForm};
-use crate::config::{Attention, Config, LinearClass};
+use crate::config::{Config, LinearClass};
 use crate::error::BitnetError;
 use crate::ternary::TernaryMatrix;
 
@@ -168,11 +168,14 @@ impl Reader<'_> {
         let bias = at("self_attn.head_bias");
         let head_bias = if self.shards.contains(&bias) {
             self.vector(&bias, c.heads)?
-        } else if c.attention == Attention::Sigmoid {
+        } else if c.attention.is_sigmoid() {
             return Err(BitnetError::tensor(
                 self.shards.file_of(&bias),
                 bias,
-                "one bias a head, since tacit.attention is \"sigmoid\"",
+                format!(
+                    "one bias a head, since tacit.attention is \"{}\"",
+                    c.attention.name()
+                ),
                 "nothing",
                 "export the model again",
             ));

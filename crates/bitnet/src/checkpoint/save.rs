@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 use super::Model;
-use crate::config::{Activation, Attention, Config};
+use crate::config::{Activation, Config};
 use crate::error::BitnetError;
 use crate::ternary::{DenseMatrix, DenseValues, TernaryMatrix};
 use crate::train::pack_ternary;
@@ -56,14 +56,13 @@ impl Config {
             [id] => value["eos_token_id"] = json!(id),
             ids => value["eos_token_id"] = json!(ids),
         }
-        if self.attention == Attention::Sigmoid || !self.attn_sub_norm_eps.is_empty() {
-            let attention = match self.attention {
-                Attention::Sigmoid => "sigmoid",
-                Attention::Softmax => "softmax",
-            };
-            value["tacit"] = json!({"attention": attention, "context": self.context});
+        if self.attention.is_sigmoid() || !self.attn_sub_norm_eps.is_empty() {
+            value["tacit"] = json!({"attention": self.attention.name(), "context": self.context});
             if !self.attn_sub_norm_eps.is_empty() {
                 value["tacit"]["attn_sub_norm_eps"] = json!(self.attn_sub_norm_eps);
+            }
+            if !self.row_sum_eps.is_empty() {
+                value["tacit"]["row_sum_eps"] = json!(self.row_sum_eps);
             }
         }
         value
@@ -101,7 +100,7 @@ pub fn save(model: &Model, folder: &Path) -> Result<(), BitnetError> {
         if let Some(gain) = &l.ffn_sub_norm {
             put("mlp.ffn_sub_norm.weight", vector(gain));
         }
-        if model.config.attention == Attention::Sigmoid {
+        if model.config.attention.is_sigmoid() {
             put("self_attn.head_bias", vector(&l.head_bias));
         }
         for (name, w) in [

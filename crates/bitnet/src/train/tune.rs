@@ -161,6 +161,12 @@ impl Network {
             attention: match c.attention {
                 Attention::Sigmoid => AttentionKind::Sigmoid,
                 Attention::Softmax => AttentionKind::Softmax,
+                Attention::NormalisedSigmoid => {
+                    return Err(wrong(
+                        "this model has normalised sigmoid attention, which stands for softmax without training: tune the softmax \
+                         model it was made from, or give that one plain sigmoid attention first (tacit model sigmoid)",
+                    ));
+                }
             },
             unquantised: true,
             ..TrainConfig::default()

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use serde_json::{Value, json};
-use tacit_bitnet::{Activation, Config, Model, TernaryMatrix};
+use tacit_bitnet::{Activation, Attention, Config, Model, TernaryMatrix};
 
 /// A `config.json` of a tiny model: hidden 32, 2 layers, 4 heads, feed-forward 48, vocabulary 64.
 pub fn config_json() -> Value {
@@ -128,9 +128,16 @@ pub fn naive(model: &Model, ids: &[u32], sigmoid: bool) -> (Rows, Rows) {
                     .collect();
                 let a: Vec<f64> = if sigmoid {
                     let bias = f64::from(layer.head_bias[head]) - ((i + 1) as f64).ln();
-                    z.iter()
+                    let a: Vec<f64> = z
+                        .iter()
                         .map(|z| 1.0 / (1.0 + (-(z + bias)).exp()))
-                        .collect()
+                        .collect();
+                    let (sum, eps) = (a.iter().sum::<f64>(), c.row_sum_eps(n));
+                    let divisor = match c.attention {
+                        Attention::NormalisedSigmoid => (sum * sum + eps * eps).sqrt(),
+                        _ => 1.0,
+                    };
+                    a.iter().map(|a| a / divisor).collect()
                 } else {
                     let sum: f64 = z.iter().map(|z| z.exp()).sum();
                     z.iter().map(|z| z.exp() / sum).collect()

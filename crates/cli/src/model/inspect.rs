@@ -126,7 +126,7 @@ impl Report {
         Report {
             path: name.to_string(),
             model_type: c.model_type.clone(),
-            attention: format!("{:?}", c.attention).to_lowercase(),
+            attention: c.attention.name().into(),
             activation: format!("{:?}", c.activation).to_lowercase(),
             vocab_size: c.vocab_size,
             hidden_size: c.hidden_size,

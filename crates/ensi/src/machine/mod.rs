@@ -62,6 +62,11 @@ impl Mask {
         }
     }
 
+    /// Every value times `factor`, for one use.
+    pub fn scaled(&self, factor: f64) -> Self {
+        Self::once(self.values.iter().map(|x| x * factor).collect())
+    }
+
     /// How long its encodings are worth keeping.
     pub fn lifetime(&self) -> MaskUse {
         self.use_
@@ -211,6 +216,19 @@ pub trait Machine {
     fn dot_masks(&mut self, terms: &[(&Self::Ct, &Mask)]) -> Result<Self::Ct, EnsiError> {
         let sum = self.dot_masks_unscaled(terms)?;
         self.rescale(&sum)
+    }
+
+    /// `sum_k ct_k * mask_k` at exactly this scale, values unchanged; one level. The ratio of the scales goes into the masks.
+    fn dot_masks_at_scale(
+        &mut self,
+        terms: &[(&Self::Ct, &Mask)],
+        scale: f64,
+    ) -> Result<Self::Ct, EnsiError> {
+        let ratio = terms.first().map_or(1.0, |(ct, _)| scale / self.scale(ct));
+        let masks: Vec<Mask> = terms.iter().map(|(_, mask)| mask.scaled(ratio)).collect();
+        let terms: Vec<(&Self::Ct, &Mask)> = terms.iter().map(|(ct, _)| *ct).zip(&masks).collect();
+        let sum = self.dot_masks(&terms)?;
+        Ok(self.scale_values(&sum, 1.0 / ratio))
     }
 
     /// Product, relinearised and rescaled: one level.

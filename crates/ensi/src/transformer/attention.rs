@@ -27,7 +27,7 @@
 //! two relinearisations.
 
 use num_complex::Complex64;
-use tacit_bitnet::ChebyshevSeries;
+use tacit_bitnet::{ChebyshevSeries, LayerCalibration};
 
 use crate::{
     EnsiError,
@@ -310,14 +310,60 @@ impl AttentionMasks {
     }
 }
 
+/// Attention weights of biased scores: `p(u)^(2^s)`, a series and squarings.
+#[derive(Clone, Copy)]
+pub struct WeightFunction<'a> {
+    /// `p`, of the sigmoid's `2^-s`-th power.
+    pub series: &'a ChebyshevSeries,
+    /// `s`.
+    pub squarings: usize,
+}
+
+impl<'a> WeightFunction<'a> {
+    /// Of a layer.
+    pub fn of(calibration: &'a LayerCalibration) -> Self {
+        Self {
+            series: &calibration.sigmoid,
+            squarings: calibration.sigmoid_squarings,
+        }
+    }
+
+    /// Levels it takes.
+    pub fn depth(&self) -> usize {
+        series_depth(self.series.coeffs.len()) + self.squarings
+    }
+
+    /// Its value where the series' variable is `u`, in the clear.
+    pub fn at(&self, u: f64) -> f64 {
+        let half = (self.series.hi - self.series.lo) / 2.0;
+        let p = self.series.eval(self.series.lo + (u + 1.0) * half);
+        (0..self.squarings).fold(p, |w, _| w * w)
+    }
+
+    /// Its values at the ordinary scale.
+    pub fn apply<M: Machine>(&self, m: &mut M, u: &M::Ct) -> Result<M::Ct, EnsiError> {
+        let end = m.chain().spend("sigmoid", m.level(u), self.depth())?;
+        // a square of scale s has scale s^2 / q
+        let mut scale = m.chain().scale;
+        for level in end + 1..=end + self.squarings {
+            scale = (scale * m.chain().q[level]).sqrt();
+        }
+        let mut weights = m.chebyshev(u, &self.series.coeffs, scale)?;
+        for _ in 0..self.squarings {
+            weights = m.mul(&weights, &weights)?;
+        }
+        Ok(weights)
+    }
+}
+
 /// One layer's attention.
 pub struct Attention<'a> {
     /// Index formulas.
     pub heads: &'a HeadLayout,
     /// Shared masks.
     pub masks: &'a AttentionMasks,
-    /// Sigmoid of the biased score.
-    pub sigmoid: &'a ChebyshevSeries,
+    /// Weight of the biased score.
+    pub function: WeightFunction<'a>,
     /// Row bias of every head: `-ln(t+1) + b_h` is added to score row t of head h.
     pub head_bias: &'a [f64],
     /// `scale(q) * scale(k) / sqrt(d)`: from integer products to scores.
@@ -329,7 +375,7 @@ pub struct Attention<'a> {
 impl Attention<'_> {
     /// Levels from the packed projections to the attention output.
     pub fn depth(&self) -> usize {
-        6 + series_depth(self.sigmoid.coeffs.len())
+        6 + self.function.depth()
     }
 
     /// The queries of a group in all replicas, RoPE and conjugate included. One level.
@@ -451,7 +497,7 @@ impl Attention<'_> {
         group: usize,
         start: usize,
     ) -> Result<M::Ct, EnsiError> {
-        let series = self.sigmoid;
+        let series = self.function.series;
         let half = (series.hi - series.lo) / 2.0;
         let query = self.select(m, packed, start, group)?;
         // u = factor * (sum + conj sum); the queries' spare level gives u the ordinary scale
@@ -467,48 +513,80 @@ impl Attention<'_> {
         let mirrored = m.conjugate(&sum)?;
         let real = m.add(&sum, &mirrored)?;
         let u = m.scale_values(&real, factor);
-        let layout = &self.heads.layout;
-        let mut bias = Vec::with_capacity(layout.slots());
-        for _ in 0..layout.tokens() {
-            for h in 0..self.heads.group {
-                let head = group * self.heads.group + h;
-                let b = self.head_bias.get(head).copied().unwrap_or(0.0);
-                bias.extend((0..layout.tokens()).map(|t| {
-                    let z = b - ((t + 1) as f64).ln();
-                    (2.0 * z - series.hi - series.lo) / (2.0 * half)
-                }));
-            }
-        }
+        let bias = self.by_slot(group, |_, _, bias| bias);
         m.add_values(&u, &bias)
     }
 
-    /// The attention outputs of all groups, complex pairs in the blocks `(r, f, h)` of every `r`.
+    /// `value(p, t, bias)` in slot `(p, h, t)` of a group, where `bias` is that of head `h` and row `t` as the series' variable.
+    fn by_slot(&self, group: usize, value: impl Fn(usize, usize, f64) -> f64) -> Vec<f64> {
+        let (layout, series) = (&self.heads.layout, self.function.series);
+        let mut out = Vec::with_capacity(layout.slots());
+        for p in 0..layout.tokens() {
+            for h in 0..self.heads.group {
+                let head = group * self.heads.group + h;
+                let b = self.head_bias.get(head).copied().unwrap_or(0.0);
+                out.extend((0..layout.tokens()).map(|t| {
+                    let z = b - ((t + 1) as f64).ln();
+                    let bias = (2.0 * z - series.hi - series.lo) / (series.hi - series.lo);
+                    value(p, t, bias)
+                }));
+            }
+        }
+        out
+    }
+
+    /// `weights` of all groups with zero where causality forbids: a score is 0 there, and its weight that of the bias.
+    pub fn causal<M: Machine>(
+        &self,
+        m: &mut M,
+        weights: &[M::Ct],
+    ) -> Result<Vec<M::Ct>, EnsiError> {
+        let function = self.function;
+        let masked = |p: usize, t: usize, bias: f64| if t < p { -function.at(bias) } else { 0.0 };
+        weights
+            .iter()
+            .enumerate()
+            .map(|(group, ct)| m.add_values(ct, &self.by_slot(group, masked)))
+            .collect()
+    }
+
+    /// The attention weights of all groups, `[p, h, t]`; what causality forbids has the weight of a score of 0.
     ///
     /// `packed` are the outputs of the linear layer, real and imaginary halves joined, as integer combinations; `start` is the level
     /// from which they are used.
-    pub fn outputs<M: Machine>(
+    pub fn weights<M: Machine>(
         &self,
         m: &mut M,
         packed: &[M::Ct],
         start: usize,
     ) -> Result<Vec<M::Ct>, EnsiError> {
         let mut out: Vec<Option<M::Ct>> = vec![None; self.heads.groups()];
-        let scale = m.chain().scale;
-        let replica = self.heads.replica_step();
         for set in 0..self.heads.sets().len() {
-            let groups = self.heads.groups_of(set);
-            let mut weights = Vec::with_capacity(groups.len());
-            {
-                let keys = self.moved_keys(m, packed, set, start)?;
-                for &group in &groups {
-                    let u = self.scores(m, packed, &keys, group, start)?;
-                    weights.push(m.chebyshev(&u, &self.sigmoid.coeffs, scale)?);
-                }
+            let keys = self.moved_keys(m, packed, set, start)?;
+            for group in self.heads.groups_of(set) {
+                let u = self.scores(m, packed, &keys, group, start)?;
+                out[group] = Some(self.function.apply(m, &u)?);
             }
-            let level = m.level(&weights[0]);
+        }
+        Ok(out.into_iter().flatten().collect())
+    }
+
+    /// The attention outputs of all groups, complex pairs in the blocks `(r, f, h)` of every `r`, from their [`weights`](Self::weights).
+    pub fn outputs<M: Machine>(
+        &self,
+        m: &mut M,
+        packed: &[M::Ct],
+        weights: &[M::Ct],
+        start: usize,
+    ) -> Result<Vec<M::Ct>, EnsiError> {
+        let mut out: Vec<Option<M::Ct>> = vec![None; self.heads.groups()];
+        let replica = self.heads.replica_step();
+        let level = m.level(&weights[0]);
+        for set in 0..self.heads.sets().len() {
             let value = self.stagger(m, packed, (level + 2).min(start), set, Projection::V)?;
             let values = self.moved(m, &value, -1, &self.masks.values)?;
-            for (&group, weights) in groups.iter().zip(&weights) {
+            for group in self.heads.groups_of(set) {
+                let weights = &weights[group];
                 // A[p + s] for s = 0, 1, … : A moved on by a replica, back by F - s
                 let ahead = m.rotate(weights, replica)?;
                 let turned = self.multiples(m, &ahead, -self.heads.pair_step())?;

@@ -15,6 +15,7 @@ use crate::{
         Heads, Layer, Linear, Room, Sides, Transformer,
         attention::{AttentionMasks, HeadLayout, Projection},
         cached::CacheLayout,
+        rows::{RowSeries, Rows},
     },
 };
 
@@ -88,10 +89,21 @@ impl Transformer {
         mean_square: Room,
     ) -> Result<Self, EnsiError> {
         let config = &model.config;
-        if config.attention != AttentionKind::Sigmoid {
+        if !config.attention.is_sigmoid() {
             return Err(EnsiError::Shape(
-                "the checkpoint uses softmax attention; encrypted inference needs sigmoid attention: `tacit model sigmoid` gives it biases, `tacit train` trains with it".into(),
+                "the checkpoint uses softmax attention; encrypted inference needs sigmoid attention: `tacit model sigmoid` gives it biases (with --normalised nothing is lost), `tacit train` trains with it".into(),
             ));
+        }
+        let normalised = config.attention == AttentionKind::NormalisedSigmoid;
+        if calibration
+            .layers
+            .iter()
+            .any(|c| RowSeries::of(c).is_some() != normalised)
+        {
+            return Err(EnsiError::Calibration(format!(
+                "model and calibration disagree on whether rows of attention are normalised (the model says {}); run the calibration for this model",
+                config.attention.name()
+            )));
         }
         if calibration.layers.len() != config.layers {
             return Err(EnsiError::Calibration(format!(
@@ -107,18 +119,21 @@ impl Transformer {
             config.queries_per_kv(),
             config.head_dim,
         )?;
-        let (layout, heads) = match step {
+        let (layout, heads, rows) = match step {
             None => {
                 let masks = AttentionMasks::new(&heads, config.rope_theta);
+                let rows = normalised.then(|| Rows::window(&heads)).transpose()?;
                 let window = Heads::Window {
                     layout: heads,
                     masks,
                 };
-                (layout, window)
+                (layout, window, rows)
             }
             Some(tokens) => {
                 let layout = Layout::new(n, tokens)?;
-                (layout, Heads::Step(CacheLayout::new(heads, layout)?))
+                let cache = CacheLayout::new(heads, layout)?;
+                let rows = normalised.then(|| Rows::step(&cache)).transpose()?;
+                (layout, Heads::Step(cache), rows)
             }
         };
         let norm_beside = match mean_square {
@@ -152,6 +167,7 @@ impl Transformer {
         Ok(Self {
             sides: Sides::new(&layout),
             norm_beside: norm_beside.is_some(),
+            rows,
             layout,
             hidden: config.hidden_size,
             ffn: config.intermediate_size,

@@ -15,20 +15,19 @@
 //! 3. *Values*: each item's weights are masked out, spread over the pairs by `log2 F` rotations, multiplied with `V`, and summed over the
 //!    tokens by `log2 T` rotations. Item `i` moves to block `i` of its window block, masks join the items, and the token is spread over the `S` slots.
 //!
-//! Levels: take out 1, scale 1, product 1, join 1, sigmoid `ceil(log2(degree+1))`, masks 1, product 1, join 1. The cache of keys stays at the
+//! Levels: take out and scale 1, product 1, join 1, sigmoid `ceil(log2(degree+1))`, masks 1, product 1, join 1. The cache of keys stays at the
 //! level of the first product, that of values at the level of the second.
 //!
 //! The position of the token is public: the server learns how many tokens were cached. (A pass over the whole window hides it.)
 
 use num_complex::Complex64;
-use tacit_bitnet::ChebyshevSeries;
 
 use crate::{
     EnsiError,
     layout::{Half, Layout},
-    machine::{Machine, Mask, series_depth},
+    machine::{Machine, Mask},
     ternary_layer::Place,
-    transformer::attention::{HeadLayout, Projection},
+    transformer::attention::{HeadLayout, Projection, WeightFunction},
 };
 
 /// Where the cache, the queries and the outputs of a decode step live.
@@ -142,6 +141,41 @@ impl CacheLayout {
         (items <= half).then_some(half)
     }
 
+    /// Layout of a step's vectors.
+    pub fn layout(&self) -> &Layout {
+        &self.step
+    }
+
+    /// Heads, each with the window block in which its scores stand.
+    fn scored(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let heads = &self.window;
+        (0..self.queries()).flat_map(move |query| {
+            (0..heads.replicas).flat_map(move |replica| {
+                (0..heads.group).filter_map(move |place| {
+                    let head = self.head(query, replica, place)?;
+                    Some((head, heads.block(query, replica, place)))
+                })
+            })
+        })
+    }
+
+    /// Heads, each with the step block of the first token's score.
+    pub fn score_blocks(&self) -> Vec<(usize, usize)> {
+        let first = |(head, block): (usize, usize)| (head, block * self.ratio());
+        self.scored().map(first).collect()
+    }
+
+    /// `value(head)` in the slots of its scores up to the token at `position`, `elsewhere` in all others.
+    fn by_score(&self, position: usize, elsewhere: f64, value: impl Fn(usize) -> f64) -> Vec<f64> {
+        let layout = self.window.layout();
+        let mut slots = vec![elsewhere; layout.slots()];
+        for (head, block) in self.scored() {
+            let first = layout.slot(block, 0);
+            slots[first..=first + position].fill(value(head));
+        }
+        slots
+    }
+
     /// Step block of an output pair of a head.
     pub fn output(&self, head: usize, pair: usize) -> usize {
         let (item, replica) = self.item(head / self.window.group, Projection::Q);
@@ -207,6 +241,11 @@ pub struct StepMasks {
 }
 
 impl StepMasks {
+    /// Position of the token.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
     /// For the token at `position` (counted from zero), below the window.
     pub fn new(cache: &CacheLayout, theta: f64, position: usize) -> Self {
         let heads = &cache.window;
@@ -233,6 +272,33 @@ impl StepMasks {
     }
 }
 
+/// Copies to the right by `unit`, `2 unit`, … until there are `count`.
+pub(super) fn spread<M: Machine>(
+    m: &mut M,
+    ct: M::Ct,
+    unit: i64,
+    count: usize,
+) -> Result<M::Ct, EnsiError> {
+    let mut sum = ct;
+    let mut reach = 1;
+    while reach < count {
+        let moved = m.rotate(&sum, -unit * reach as i64)?;
+        sum = m.add(&sum, &moved)?;
+        reach *= 2;
+    }
+    Ok(sum)
+}
+
+/// Sums to the left by `unit`, `2 unit`, …: the sum of `count` values in the first place of each.
+pub(super) fn gather<M: Machine>(
+    m: &mut M,
+    ct: M::Ct,
+    unit: i64,
+    count: usize,
+) -> Result<M::Ct, EnsiError> {
+    spread(m, ct, -unit, count)
+}
+
 /// Keys and values of one layer.
 #[derive(Clone, Debug)]
 pub struct LayerCache<C> {
@@ -246,8 +312,8 @@ pub struct LayerCache<C> {
 pub struct CachedAttention<'a> {
     /// Index formulas.
     pub cache: &'a CacheLayout,
-    /// Sigmoid of the biased score.
-    pub sigmoid: &'a ChebyshevSeries,
+    /// Weight of the biased score.
+    pub function: WeightFunction<'a>,
     /// Row bias of every head, without `-ln(t+1)`.
     pub head_bias: &'a [f64],
     /// From integer products to scores.
@@ -264,7 +330,7 @@ impl CachedAttention<'_> {
 
     /// Level of cached keys.
     fn key_level(&self, end: usize) -> usize {
-        self.value_level(end) + 3 + series_depth(self.sigmoid.coeffs.len())
+        self.value_level(end) + 3 + self.function.depth()
     }
 
     /// Keeps the keys and values of a window: `packed` are the outputs of its linear layer, `end` the level that a step's outputs will
@@ -303,35 +369,8 @@ impl CachedAttention<'_> {
         })
     }
 
-    /// Copies to the right by `unit`, `2 unit`, … until there are `count`.
-    fn spread<M: Machine>(
-        m: &mut M,
-        ct: M::Ct,
-        unit: i64,
-        count: usize,
-    ) -> Result<M::Ct, EnsiError> {
-        let mut sum = ct;
-        let mut reach = 1;
-        while reach < count {
-            let moved = m.rotate(&sum, -unit * reach as i64)?;
-            sum = m.add(&sum, &moved)?;
-            reach *= 2;
-        }
-        Ok(sum)
-    }
-
-    /// Sums to the left by `unit`, `2 unit`, …: the sum of `count` values in the first place of each.
-    fn gather<M: Machine>(
-        m: &mut M,
-        ct: M::Ct,
-        unit: i64,
-        count: usize,
-    ) -> Result<M::Ct, EnsiError> {
-        Self::spread(m, ct, -unit, count)
-    }
-
     /// Adds the new token's keys and values to the cache and returns the attention's output: one ciphertext of complex pairs in the
-    /// blocks that [`CacheLayout::output`] names, zero elsewhere, at level `end`.
+    /// blocks that [`CacheLayout::output`] names, zero elsewhere, at level `end`; and the weights, zero where no token is.
     pub fn step<M: Machine>(
         &self,
         m: &mut M,
@@ -339,7 +378,7 @@ impl CachedAttention<'_> {
         kept: &mut LayerCache<M::Ct>,
         masks: &StepMasks,
         end: usize,
-    ) -> Result<M::Ct, EnsiError> {
+    ) -> Result<(M::Ct, M::Ct), EnsiError> {
         let heads = &self.cache.window;
         let (queries, ciphertexts) = (self.cache.queries(), self.cache.ciphertexts());
         let (slots, ratio) = (self.cache.step.tokens() as i64, self.cache.ratio());
@@ -349,7 +388,7 @@ impl CachedAttention<'_> {
         let mut items = Vec::with_capacity(queries + 2 * ciphertexts);
         for (i, source) in packed.iter().enumerate() {
             let count = (queries + 2 * ciphertexts - i * ratio).min(ratio);
-            let source = m.drop_to_level(source, key_level + 2)?;
+            let source = m.drop_to_level(source, key_level + 1)?;
             let steps: Vec<i64> = (0..count as i64).map(|u| u * slots).collect();
             items.extend(m.rotate_many(&source, &steps)?);
         }
@@ -375,19 +414,18 @@ impl CachedAttention<'_> {
         }
 
         // scores of all items in one ciphertext, as the variable of the series
-        let series = self.sigmoid;
+        let series = self.function.series;
         let half = (series.hi - series.lo) / 2.0;
         let factor = 0.5 * self.score_factor / half;
         let mut scores = Vec::with_capacity(queries);
         for (i, item) in items.iter().take(queries).enumerate() {
             let key = &kept.keys[self.cache.cache_of(i)];
-            let query = m.dot_masks(&[(item, &masks.query)])?;
             let level = m.level(key);
             let wanted = m.chain().scale * factor * m.chain().q[level] / m.scale(key);
-            let query = m.match_scale(&query, wanted)?;
-            let query = Self::spread(m, query, slots, ratio)?;
+            let query = m.dot_masks_at_scale(&[(item, &masks.query)], wanted)?;
+            let query = spread(m, query, slots, ratio)?;
             let product = m.mul(&query, key)?;
-            let sum = Self::gather(m, product, heads.pair_step(), heads.pairs)?;
+            let sum = gather(m, product, heads.pair_step(), heads.pairs)?;
             scores.push(m.rotate(&sum, -(i as i64) * heads.pair_step())?);
         }
         let terms: Vec<(&M::Ct, &Mask)> = scores.iter().zip(&masks.scores).collect();
@@ -396,8 +434,7 @@ impl CachedAttention<'_> {
         let real = m.add(&sum, &mirrored)?;
         let u = m.scale_values(&real, factor);
         let u = m.add_values(&u, &self.bias(masks.position))?;
-        let scale = m.chain().scale;
-        let weights = m.chebyshev(&u, &series.coeffs, scale)?;
+        let weights = self.function.apply(m, &u)?;
 
         // weighted sums
         let mut outputs = Vec::with_capacity(queries);
@@ -405,39 +442,37 @@ impl CachedAttention<'_> {
             let value = &kept.values[self.cache.cache_of(i)];
             let own = m.dot_masks(&[(&weights, mask)])?;
             let own = m.rotate(&own, i as i64 * heads.pair_step())?;
-            let own = Self::spread(m, own, heads.pair_step(), heads.pairs)?;
+            let own = spread(m, own, heads.pair_step(), heads.pairs)?;
             let product = m.mul(&own, value)?;
-            let sum = Self::gather(m, product, 1, heads.layout().tokens())?;
+            let sum = gather(m, product, 1, heads.layout().tokens())?;
             outputs.push(m.rotate(&sum, -(i as i64) * slots)?);
         }
         let terms: Vec<(&M::Ct, &Mask)> = outputs.iter().zip(&masks.join).collect();
         let joined = m.dot_masks(&terms)?;
-        let joined = Self::spread(m, joined, 1, self.cache.step.tokens())?;
-        Ok(m.scale_values(&joined, self.value_factor))
+        let joined = spread(m, joined, 1, self.cache.step.tokens())?;
+        let output = m.scale_values(&joined, self.value_factor);
+        Ok((output, weights))
     }
 
     /// Biases of the scores as the series' variable; the middle of the interval where no score stands.
     fn bias(&self, position: usize) -> Vec<f64> {
-        let heads = &self.cache.window;
-        let series = self.sigmoid;
-        let layout = heads.layout();
-        let mut bias = vec![0.0; layout.slots()];
-        for query in 0..self.cache.queries() {
-            for replica in 0..heads.replicas {
-                for place in 0..heads.group {
-                    let Some(head) = self.cache.head(query, replica, place) else {
-                        continue;
-                    };
-                    let b = self.head_bias.get(head).copied().unwrap_or(0.0);
-                    let z = b - ((position + 1) as f64).ln();
-                    let value = (2.0 * z - series.hi - series.lo) / (series.hi - series.lo);
-                    let block = heads.block(query, replica, place);
-                    for t in 0..=position {
-                        bias[layout.slot(block, t)] = value;
-                    }
-                }
-            }
-        }
-        bias
+        let series = self.function.series;
+        let of_head = |head: usize| {
+            let b = self.head_bias.get(head).copied().unwrap_or(0.0);
+            let z = b - ((position + 1) as f64).ln();
+            (2.0 * z - series.hi - series.lo) / (series.hi - series.lo)
+        };
+        self.cache.by_score(position, 0.0, of_head)
+    }
+
+    /// `weights` with zero where no score stands: there they are those of the interval's middle.
+    pub fn present<M: Machine>(
+        &self,
+        m: &mut M,
+        weights: &M::Ct,
+        position: usize,
+    ) -> Result<M::Ct, EnsiError> {
+        let absent = -self.function.at(0.0);
+        m.add_values(weights, &self.cache.by_score(position, absent, |_| 0.0))
     }
 }

@@ -17,18 +17,23 @@ pub mod attention;
 pub mod build;
 pub mod cached;
 pub mod norm;
+pub mod rows;
 
 use tacit_bitnet::{ChebyshevSeries, LayerCalibration};
 
 use crate::{
     EnsiError,
     layout::Layout,
-    machine::{Machine, Mask, Refreshed, series_depth},
+    machine::{Chain, Machine, Mask, Refreshed, series_depth},
     ternary_layer::TernaryLayer,
     transformer::{
-        attention::{Attention, AttentionMasks, HeadLayout, mean_square_variable, sum_of_squares},
+        attention::{
+            Attention, AttentionMasks, HeadLayout, WeightFunction, mean_square_variable,
+            sum_of_squares,
+        },
         cached::{CacheLayout, CachedAttention, KeepMasks, LayerCache, StepMasks},
         norm::{Norm, series_variable, sum_blocks},
+        rows::{RowSeries, Rows},
     },
 };
 
@@ -36,7 +41,7 @@ use crate::{
 fn cached<'a>(cache: &'a CacheLayout, layer: &'a Layer) -> CachedAttention<'a> {
     CachedAttention {
         cache,
-        sigmoid: &layer.calibration.sigmoid,
+        function: WeightFunction::of(&layer.calibration),
         head_bias: &layer.head_bias,
         score_factor: layer.score_factor,
         value_factor: layer.value_scale,
@@ -159,6 +164,7 @@ pub struct Transformer {
     heads: Heads,
     sides: Sides,
     norm_beside: bool,
+    rows: Option<Rows>,
     rope_theta: f64,
     layers: Vec<Layer>,
     residual_factor: f64,
@@ -253,7 +259,7 @@ impl Transformer {
         let layer = &self.layers[index];
         let packed = self.queries_keys_values(m, index, layer, &x)?;
         let a = self.attention(m, layer, index, packed)?;
-        let end = m.chain().bottom + 1;
+        let end = self.attention_end(m.chain());
         let kept = cached(cache, layer).keep(m, &a.packed, masks, end)?;
         let x = self.after_attention(m, index, layer, x, a.outputs)?;
         Ok((x, kept))
@@ -279,8 +285,14 @@ impl Transformer {
         let layer = &self.layers[index];
         let packed = self.queries_keys_values(m, index, layer, &x)?;
         m.begin("attention over the cache", Some(index))?;
-        let end = m.chain().bottom + 1;
-        let a = cached(cache, layer).step(m, &packed, kept, masks, end)?;
+        let attention = cached(cache, layer);
+        let end = self.attention_end(m.chain());
+        let (mut a, weights) = attention.step(m, &packed, kept, masks, end)?;
+        if let Some((rows, series)) = self.row_series(layer) {
+            m.begin("sums of the rows, their inverse", Some(index))?;
+            let weights = attention.present(m, &weights, masks.position())?;
+            a = rows.normalise_step(m, cache, series, &weights, &a)?;
+        }
         self.after_attention(m, index, layer, x, vec![a])
     }
 
@@ -369,6 +381,15 @@ impl Transformer {
         Ok(packed)
     }
 
+    /// Level of the attention's outputs: one more for the mean square, or for gains, and one for the inverse of the rows' sums.
+    fn attention_end(&self, chain: &Chain) -> usize {
+        chain.bottom + 1 + usize::from(self.rows.is_some())
+    }
+
+    fn row_series<'a>(&'a self, layer: &'a Layer) -> Option<(&'a Rows, RowSeries<'a>)> {
+        self.rows.as_ref().zip(RowSeries::of(&layer.calibration))
+    }
+
     /// Attention in a window: one ciphertext for each group of heads.
     fn attention<M: Machine>(
         &self,
@@ -386,14 +407,20 @@ impl Transformer {
         let attention = Attention {
             heads: layout,
             masks,
-            sigmoid: &layer.calibration.sigmoid,
+            function: WeightFunction::of(&layer.calibration),
             head_bias: &layer.head_bias,
             score_factor: layer.score_factor,
             value_factor: layer.value_scale,
         };
-        // afterwards: one level for the mean square, or one for gains
-        let start = (m.chain().bottom + attention.depth() + 1).min(m.level(&packed[0]));
-        let outputs = attention.outputs(m, &packed, start)?;
+        let start = self.attention_end(m.chain()) + attention.depth();
+        let start = start.min(m.level(&packed[0]));
+        let weights = attention.weights(m, &packed, start)?;
+        let mut outputs = attention.outputs(m, &packed, &weights, start)?;
+        if let Some((rows, series)) = self.row_series(layer) {
+            m.begin("sums of the rows, their inverse", Some(index))?;
+            let weights = attention.causal(m, &weights)?;
+            outputs = rows.normalise_window(m, layout, series, &weights, outputs)?;
+        }
         Ok(Attended { outputs, packed })
     }
 

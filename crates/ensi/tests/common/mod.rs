@@ -30,6 +30,9 @@ fn gains(rng: &mut ChaCha20Rng, n: usize, on: bool) -> Vec<f32> {
         .collect()
 }
 
+/// Epsilon of the rows' sums.
+const ROW_EPSILON: f64 = 0.2;
+
 pub struct Case {
     pub hidden: usize,
     pub ffn: usize,
@@ -38,6 +41,8 @@ pub struct Case {
     pub layers: usize,
     pub gains: bool,
     pub sub_norms: bool,
+    /// Rows of attention divided by their sums.
+    pub normalised: bool,
 }
 
 impl Case {
@@ -51,6 +56,7 @@ impl Case {
             layers,
             gains: false,
             sub_norms: true,
+            normalised: false,
         }
     }
 }
@@ -67,13 +73,23 @@ pub fn model(case: &Case, rng: &mut ChaCha20Rng) -> (Model, Calibration) {
         "num_hidden_layers":{},"num_attention_heads":{},"num_key_value_heads":{},"hidden_act":"relu2","max_position_embeddings":8,
         "rms_norm_eps":1e-5,"rope_theta":10000.0,"tie_word_embeddings":true,
         "quantization_config":{{"quant_method":"bitnet","linear_class":"autobitlinear","quantization_mode":"offline"}},
-        "tacit":{{"attention":"sigmoid","context":8}}}}"#,
-        case.hidden, case.ffn, case.layers, case.heads, case.kv_heads
+        "tacit":{{"attention":"{}","row_sum_eps":[{}],"context":8}}}}"#,
+        case.hidden,
+        case.ffn,
+        case.layers,
+        case.heads,
+        case.kv_heads,
+        if case.normalised {
+            Attention::NormalisedSigmoid.name()
+        } else {
+            Attention::Sigmoid.name()
+        },
+        vec![ROW_EPSILON.to_string(); case.layers].join(",")
     );
     let config = Config::from_json(&text, "config.json").unwrap();
     assert_eq!(
-        (config.attention, config.activation),
-        (Attention::Sigmoid, Activation::SquaredRelu)
+        (config.attention.is_sigmoid(), config.activation),
+        (true, Activation::SquaredRelu)
     );
     let layers = (0..case.layers)
         .map(|_| LayerWeights {
@@ -92,6 +108,26 @@ pub fn model(case: &Case, rng: &mut ChaCha20Rng) -> (Model, Calibration) {
         })
         .collect();
     let root = |eps: f64| move |ms: f64| 1.0 / (ms + eps).sqrt();
+    let squarings = usize::from(case.normalised);
+    let power = 0.5f64.powi(squarings as i32);
+    let compression = series(-0.05, 8.0, 7, |sum| (sum.max(0.0) + 0.2).ln());
+    // the inverse as a function of c: S from c by bisection
+    let inverse = {
+        let (first, last) = (compression.eval(-0.05), compression.eval(8.0));
+        let compression = compression.clone();
+        series(first - 0.01, last + 0.01, 15, move |c| {
+            let (mut lo, mut hi) = (-0.1, 8.2);
+            for _ in 0..60 {
+                let middle = 0.5 * (lo + hi);
+                if compression.eval(middle) < c {
+                    lo = middle;
+                } else {
+                    hi = middle;
+                }
+            }
+            1.0 / lo.hypot(ROW_EPSILON)
+        })
+    };
     let calibration = Calibration {
         format: Calibration::FORMAT,
         context: 8,
@@ -99,7 +135,10 @@ pub fn model(case: &Case, rng: &mut ChaCha20Rng) -> (Model, Calibration) {
         layers: (0..case.layers)
             .map(|_| LayerCalibration {
                 input_norm: series(0.05, 8.0, 7, root(0.01)),
-                sigmoid: series(-9.0, 6.0, 15, |z| 1.0 / (1.0 + (-z).exp())),
+                sigmoid: series(-9.0, 6.0, 15, |z| (1.0 / (1.0 + (-z).exp())).powf(power)),
+                sigmoid_squarings: squarings,
+                row_compression: case.normalised.then(|| compression.clone()),
+                row_inverse: case.normalised.then(|| inverse.clone()),
                 attn_sub_norm: case.sub_norms.then(|| series(0.0, 4.0, 15, root(0.1))),
                 post_attention_norm: series(0.05, 8.0, 1, root(0.01)),
                 activation: series(-6.0, 6.0, 15, |x| x.max(0.0).powi(2)),
@@ -205,6 +244,7 @@ pub fn layer(config: &Config, w: &LayerWeights, c: &LayerCalibration, x: &mut [V
         let mut a = vec![0.0; config.hidden_size];
         for h in 0..config.heads {
             let g = h / config.queries_per_kv();
+            let mut sum = 0.0;
             for j in 0..=t {
                 let z: f64 = (0..d)
                     .map(|i| q[t][h * d + i] * k[j][g * d + i])
@@ -212,10 +252,16 @@ pub fn layer(config: &Config, w: &LayerWeights, c: &LayerCalibration, x: &mut [V
                     / (d as f64).sqrt();
                 let p = c
                     .sigmoid
-                    .eval(z - ((t + 1) as f64).ln() + f64::from(w.head_bias[h]));
+                    .eval(z - ((t + 1) as f64).ln() + f64::from(w.head_bias[h]))
+                    .powi(1 << c.sigmoid_squarings);
+                sum += p;
                 for i in 0..d {
                     a[h * d + i] += p * v[j][g * d + i];
                 }
+            }
+            if let (Some(compression), Some(inverse)) = (&c.row_compression, &c.row_inverse) {
+                let factor = inverse.eval(compression.eval(sum));
+                a[h * d..(h + 1) * d].iter_mut().for_each(|a| *a *= factor);
             }
         }
         let a = match (&c.attn_sub_norm, &w.attn_sub_norm) {

@@ -264,6 +264,7 @@ fn config(gguf: &Gguf) -> Result<Config, BitnetError> {
         eos_tokens: token("tokenizer.ggml.eos_token_id").into_iter().collect(),
         attention: Attention::Softmax,
         attn_sub_norm_eps: Vec::new(),
+        row_sum_eps: Vec::new(),
         quantization: Quantization {
             linear_class: LinearClass::AutoBitLinear,
             online: false,
