@@ -272,6 +272,12 @@ pub struct InspectArgs {
     /// Also print the plan of one encrypted forward pass: levels, ciphertexts, operations, predicted seconds
     #[arg(long)]
     pub plan: bool,
+    /// Plan for a window of N tokens, a power of two [default: the calibration's]
+    #[arg(long, value_name = "N", requires = "plan")]
+    pub tokens: Option<usize>,
+    /// Plan for B prompts or documents, one after another under the same keys
+    #[arg(long, value_name = "B", requires = "plan", default_value_t = 1)]
+    pub batch: usize,
 }
 
 /// Which functions the clear model computes.
@@ -498,6 +504,10 @@ pub struct EngineArgs {
     /// {operation: {"median": seconds}}}; may be given several times
     #[arg(long, value_name = "FILE")]
     pub others: Vec<PathBuf>,
+    /// Measure other libraries first, with the scripts *.py of a folder (this repository's: bench), each under the first Python that has what it needs:
+    /// folders in it with bin/python, then python3.10 and python3
+    #[arg(long, value_name = "DIR")]
+    pub anchors: Option<PathBuf>,
     /// Repetitions of each operation; the median is printed
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,

@@ -65,6 +65,33 @@ fn logits_come_out_for_every_token() {
 }
 
 #[test]
+fn plans_for_other_windows_and_many_documents() {
+    let plan = |extra: &[&str]| {
+        let mut args = vec!["model", "inspect", "--plan", "--json"];
+        args.extend(extra);
+        tacit(&args)
+    };
+    let output = plan(&["--tokens", "32", "--batch", "3"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report = json(&output);
+    let plan_of = |key: &str| report["plan"][key].clone();
+    assert_eq!(plan_of("context"), 32);
+    assert_eq!(plan_of("layers").as_array().unwrap().len(), 4);
+    let bootstraps = |counts: &Value| counts["bootstraps"].as_u64().unwrap();
+    assert_eq!(
+        bootstraps(&plan_of("batch_counts")),
+        3 * bootstraps(&plan_of("counts"))
+    );
+    fails(&plan(&["--tokens", "48"]), 2, &["48", "power of two"]);
+    fails(&plan(&["--tokens", "128"]), 2, &["at most", "64"]);
+    fails(
+        &tacit(&["model", "inspect", "--tokens", "32"]),
+        2,
+        &["--plan"],
+    );
+}
+
+#[test]
 fn softmax_models_get_sigmoid_attention_of_either_kind() {
     let dir = tempfile::tempdir().unwrap();
     let from = dir.path().join("softmax");

@@ -14,11 +14,12 @@ use tacit_ckks::{
 };
 use tacit_ring::{RnsPoly, kernels, sampling};
 
-use super::{engine_failure, median};
+use super::{anchors, engine_failure, median};
 use crate::args::{EngineArgs, Global};
 use crate::exit::{Failure, Kind, Outcome};
 use crate::memory::peak_rss_bytes;
 use crate::output::{Table, bytes, print_json, seconds};
+use crate::progress::Display;
 
 /// Operations in the order of the table: our name, the name in a file of other libraries' figures.
 const ROWS: [(&str, Option<&str>); 19] = [
@@ -70,7 +71,7 @@ struct Operation {
 
 /// Another library's case.
 #[derive(Debug, Serialize, Deserialize)]
-struct Other {
+pub struct Other {
     lib: String,
     #[serde(default)]
     version: String,
@@ -79,13 +80,14 @@ struct Other {
 }
 
 impl Other {
-    fn seconds(&self, operation: &str) -> Option<f64> {
+    /// Median seconds of an operation, if the case has it.
+    pub fn seconds(&self, operation: &str) -> Option<f64> {
         self.results.get(operation)?.get("median")?.as_f64()
     }
 }
 
 /// Reads a file of JSON lines.
-fn read_others(path: &Path) -> Outcome<Vec<Other>> {
+pub fn read_others(path: &Path) -> Outcome<Vec<Other>> {
     let refuse = |what: String| Failure::new(Kind::Input, format!("{}: {what}", path.display()));
     let text =
         std::fs::read_to_string(path).map_err(|e| refuse(format!("cannot be read ({e})")))?;
@@ -108,6 +110,13 @@ pub fn run(args: &EngineArgs, global: &Global) -> Outcome {
     let mut others = Vec::new();
     for path in &args.others {
         others.extend(read_others(path)?);
+    }
+    if let Some(folder) = &args.anchors {
+        let display = Display::pick(global.json);
+        let waiting = display.waiting("measuring other libraries, one after another");
+        let measured = anchors::measure(folder);
+        waiting.finish_and_clear();
+        others.extend(measured?);
     }
     // Cases without any operation of the table (a bootstrap, say) have no place in it.
     others.retain(|other| {

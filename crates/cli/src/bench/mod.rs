@@ -1,6 +1,7 @@
 //! `tacit bench`: the figures of BENCHMARKS.md.
 
 pub mod agreement;
+mod anchors;
 pub mod bootstrap;
 pub mod decode;
 pub mod engine;

@@ -7,7 +7,7 @@ use tacit_ensi::{Counts, EncryptedModel};
 use super::{calibration, load_weights, source, tokenizer};
 use crate::args::{Global, InspectArgs};
 use crate::ask::explain::{self, Shares, StepReport};
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::output::{Table, bytes, count, print_json, seconds};
 use crate::progress::Display;
 use crate::session;
@@ -48,9 +48,18 @@ pub fn run(args: &InspectArgs, global: &Global) -> Outcome {
     let (model, load) = load_weights(path)?;
     let mut report = Report::new(&source.name(), &model, &load, path);
     if args.plan {
-        let calibration = calibration(path, &model)?;
+        let mut calibration = calibration(path, &model)?;
+        if let Some(tokens) = args.tokens {
+            if !tokens.is_power_of_two() || tokens > model.config.context {
+                return Err(Failure::usage(format!(
+                    "--tokens {tokens}: a window is a power of two, at most the model's context of {} tokens",
+                    model.config.context
+                )));
+            }
+            calibration.context = tokens;
+        }
         let encrypted = session::prepare(&model, &calibration, Display::pick(global.json))?;
-        report.plan = Some(PlanReport::new(&encrypted));
+        report.plan = Some(PlanReport::new(&encrypted, args.batch));
     }
     if global.json {
         return print_json(&report);
@@ -61,13 +70,26 @@ pub fn run(args: &InspectArgs, global: &Global) -> Outcome {
     }
     if let Some(plan) = &report.plan {
         println!(
-            "\nOne forward pass on a window of {} tokens: {} s predicted on {} threads, {} evaluation keys of {}\n",
+            "\nOne forward pass on a window of {} tokens: {} s predicted on {} threads, {} evaluation keys of {}; ciphertexts in: {}, as many out",
             plan.context,
             seconds(plan.predicted_seconds),
             plan.threads,
             plan.keys,
-            bytes(plan.key_bytes)
+            bytes(plan.key_bytes),
+            plan.input_ciphertexts
         );
+        let layers: Vec<String> = plan.layers.iter().map(|s| seconds(*s)).collect();
+        println!("Layers, predicted s: {}", layers.join(", "));
+        if plan.batch > 1 {
+            println!(
+                "{} passes, one after another: {} s, {} bootstraps, {} key switches",
+                plan.batch,
+                seconds(plan.batch_seconds),
+                count(plan.batch_counts.bootstraps),
+                count(plan.batch_counts.key_switches)
+            );
+        }
+        println!();
         print!("{}", explain::table(&plan.steps));
     }
     Ok(())
@@ -81,22 +103,42 @@ struct PlanReport {
     threads: usize,
     keys: usize,
     key_bytes: u64,
+    /// Ciphertexts of the encrypted prompt.
+    input_ciphertexts: usize,
+    /// Predicted seconds of each layer.
+    layers: Vec<f64>,
     counts: Counts,
+    /// Passes planned for.
+    batch: usize,
+    batch_seconds: f64,
+    batch_counts: Counts,
     shares: Shares,
     steps: Vec<StepReport>,
 }
 
 impl PlanReport {
-    fn new(model: &EncryptedModel) -> Self {
+    fn new(model: &EncryptedModel, batch: usize) -> Self {
         let plan = model.plan();
         let steps = explain::report(plan, &[]);
+        let of_layer = |layer: usize| -> f64 {
+            plan.steps
+                .iter()
+                .filter(|s| s.layer == Some(layer))
+                .map(|s| s.predicted_seconds)
+                .sum()
+        };
         PlanReport {
             context: plan.context,
             predicted_seconds: plan.seconds(),
             threads: rayon::current_num_threads(),
             keys: model.key_plan().messages(),
             key_bytes: plan.key_bytes,
+            input_ciphertexts: plan.input_ciphertexts,
+            layers: (0..model.transformer().layers()).map(of_layer).collect(),
             counts: plan.total(),
+            batch,
+            batch_seconds: plan.seconds() * batch as f64,
+            batch_counts: plan.total() * batch,
             shares: explain::shares(&steps),
             steps,
         }

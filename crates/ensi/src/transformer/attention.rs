@@ -22,7 +22,7 @@
 //! The `F` rotations by multiples of one step are taken as baby and giant steps: about `2 sqrt F` keys. Heads that share keys and values
 //! (grouped queries) share their staggered and moved ciphertexts. Nothing is broadcast, and causality costs the scores no level.
 //!
-//! Levels: stagger 2 (select and scale of the queries beside it), masks and product 2, sigmoid `ceil(log2(degree+1))`, masks and product 2.
+//! Levels: stagger 2 (select and scale of the queries beside it), masks and product 2, sigmoid `ceil(log2(degree+1))` and its squarings, masks and product 2.
 //! Operations for a group: `6 F + O(sqrt F)` rotations of which all but `O(sqrt F)` are hoisted, `4 F` masks, `2 F` products,
 //! two relinearisations.
 

@@ -15,7 +15,7 @@
 //! 3. *Values*: each item's weights are masked out, spread over the pairs by `log2 F` rotations, multiplied with `V`, and summed over the
 //!    tokens by `log2 T` rotations. Item `i` moves to block `i` of its window block, masks join the items, and the token is spread over the `S` slots.
 //!
-//! Levels: take out and scale 1, product 1, join 1, sigmoid `ceil(log2(degree+1))`, masks 1, product 1, join 1. The cache of keys stays at the
+//! Levels: take out and scale 1, product 1, join 1, sigmoid `ceil(log2(degree+1))` and its squarings, masks 1, product 1, join 1. The cache of keys stays at the
 //! level of the first product, that of values at the level of the second.
 //!
 //! The position of the token is public: the server learns how many tokens were cached. (A pass over the whole window hides it.)
