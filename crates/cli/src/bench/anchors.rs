@@ -72,11 +72,17 @@ fn run(script: &Path, interpreters: &[PathBuf]) -> Outcome<Result<Vec<Other>, St
             .stdin(Stdio::null())
             .output();
         match ran {
-            Ok(output) if output.status.success() => return read_others(&figures).map(Ok),
+            Ok(output) if output.status.success() && figures.exists() => {
+                return read_others(&figures).map(Ok);
+            }
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stderr);
                 let last = text.lines().rfind(|line| !line.trim().is_empty());
-                why = format!("{}: {}", interpreter.display(), last.unwrap_or("failed"));
+                why = format!(
+                    "{}: {}",
+                    interpreter.display(),
+                    last.unwrap_or("no figures came")
+                );
             }
             Err(_) => {}
         }
@@ -101,6 +107,9 @@ mod tests {
         std::fs::write(&script, "echo 'no module x' >&2; exit 1\n").unwrap();
         let why = run(&script, &known).unwrap().unwrap_err();
         assert_eq!(why, "sh: no module x");
+        std::fs::write(&script, "exit 0\n").unwrap();
+        let why = run(&script, &known).unwrap().unwrap_err();
+        assert_eq!(why, "sh: no figures came");
         std::fs::write(&script, "echo nonsense > \"$2\"\n").unwrap();
         assert!(run(&script, &known).is_err());
         let why = run(&script, &known[..1]).unwrap().unwrap_err();
