@@ -68,6 +68,7 @@ fn print(b: &Bench) {
         let mut t = Table::new(&[
             "classifier",
             "accuracy",
+            "the model's lead",
             "macro-F1",
             "AUC",
             "forged/real AUC",
@@ -75,10 +76,15 @@ fn print(b: &Bench) {
             "ECE",
         ]);
         for r in &b.rows {
-            let m = if seen { &r.seen } else { &r.unseen };
+            let (m, lead) = if seen {
+                (&r.seen, &r.lead_seen)
+            } else {
+                (&r.unseen, &r.lead_unseen)
+            };
             t.row(vec![
                 r.name.clone(),
                 m.accuracy.to_string(),
+                lead.to_string(),
                 m.macro_f1.to_string(),
                 m.auc.to_string(),
                 m.binary_auc.to_string(),

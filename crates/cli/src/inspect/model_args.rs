@@ -38,23 +38,30 @@ pub struct TrainArgs {
     /// Seed of initial values, clips and batches
     #[arg(long, default_value_t = 1, value_name = "SEED")]
     pub seed: u64,
-    /// Steps of the schedule
-    #[arg(long, default_value_t = 700, value_name = "N")]
+    /// Steps of the trunk's schedule
+    #[arg(long, default_value_t = 1400, value_name = "N")]
     pub steps: usize,
-    /// Take the branches as they are after this many steps of the schedule [default: all]
+    /// Go no further than this step of the schedule, leave a checkpoint and make no model; --resume goes on from there, with another
+    /// schedule if wanted
     #[arg(long, value_name = "N")]
     pub stop: Option<usize>,
-    /// Clips of a step, in pairs
+    /// Clips of a step, in pairs, four moments of each
     #[arg(long, default_value_t = 16, value_name = "N")]
     pub batch: usize,
     /// Largest learning rate
     #[arg(long, default_value_t = 2e-3, value_name = "RATE")]
     pub lr: f64,
+    /// Pairs of clips, forged and real, that the layers over time learn from
+    #[arg(long, default_value_t = 2500, value_name = "N")]
+    pub pairs: usize,
+    /// Times that each pair is gone through
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub epochs: usize,
     /// Clips that fusion and head are fitted on
-    #[arg(long, default_value_t = 800, value_name = "N")]
+    #[arg(long, default_value_t = 3000, value_name = "N")]
     pub head_clips: usize,
     /// Clips that probabilities are calibrated on
-    #[arg(long, default_value_t = 240, value_name = "N")]
+    #[arg(long, default_value_t = 500, value_name = "N")]
     pub calibration_clips: usize,
     /// Continue from the checkpoint in the folder
     #[arg(long)]
@@ -71,7 +78,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 1, value_name = "SEED")]
     pub seed: u64,
     /// Clips of each of the two tests
-    #[arg(long, default_value_t = 200, value_name = "N")]
+    #[arg(long, default_value_t = 1000, value_name = "N")]
     pub clips: usize,
     /// Clips under each treatment of the robustness grid (needs ffmpeg); 0 leaves it out
     #[arg(long, default_value_t = 0, value_name = "N")]

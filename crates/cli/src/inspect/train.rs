@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use serde_json::json;
 use tacit_humansam::model::calibration::Calibration;
 use tacit_humansam::model::evaluate::bench;
-use tacit_humansam::model::native::train::{TrainConfig, train};
+use tacit_humansam::model::native::lessons::LessonsConfig;
+use tacit_humansam::model::native::train::{TrainConfig, train, trunk_of};
 use tacit_humansam::model::native::{Card, data};
 
 use super::failure;
@@ -29,7 +30,7 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
     let stop = args.stop.unwrap_or(args.steps).min(args.steps);
     let bar = display.pieces("training", stop as u64);
     let mut last = None;
-    let branches = train(
+    let trunk = train(
         &config,
         &args.out,
         args.resume,
@@ -37,16 +38,10 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
         |p| {
             bar.set_position(p.step as u64);
             bar.set_prefix(format!(
-                "training, class {:.3}, parts {:.3}",
-                p.losses[0], p.losses[3]
+                "training, kinds {:.3}, parts {:.3}",
+                p.losses[0], p.losses[2]
             ));
-            tracing::info!(
-                "step {}: losses {:?}, right {:.3}, norm {:.2}",
-                p.step,
-                p.losses,
-                p.accuracy,
-                p.norm
-            );
+            tracing::info!("step {}: losses {:?}, norm {:.2}", p.step, p.losses, p.norm);
             last = Some(p.clone());
             if p.step >= stop || interrupt::pressed() {
                 ControlFlow::Break(())
@@ -57,7 +52,8 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
     )
     .map_err(failure)?;
     bar.finish_and_clear();
-    let steps = last.as_ref().map_or(0, |p| p.step);
+    // A finished schedule may be resumed too: there is no step left to report.
+    let (_, steps) = trunk_of(&args.out.join("checkpoint.safetensors")).map_err(failure)?;
     if interrupt::pressed() {
         return Err(Failure::new(
             Kind::Interrupted,
@@ -66,19 +62,41 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
             ),
         ));
     }
+    if steps < args.steps {
+        println!("stopped after step {steps}; --resume goes on from there");
+        return Ok(());
+    }
     let card = Card {
         name: "humansam-native".to_owned(),
         training: config,
         steps,
+        lessons: LessonsConfig {
+            seed: args.seed,
+            pairs: args.pairs,
+            epochs: args.epochs,
+            ..LessonsConfig::default()
+        },
         head_clips: args.head_clips,
         calibration_clips: args.calibration_clips,
         calibration: Calibration::default(),
     };
-    let bar = display.pieces(
-        "fitting the head",
-        (args.head_clips + args.calibration_clips) as u64,
-    );
-    let model = bench::finish(branches.network, card, &|| bar.inc(1)).map_err(failure)?;
+    let clips = 2 * args.pairs + args.head_clips + args.calibration_clips;
+    let bar = display.pieces("looking at clips", clips as u64);
+    let model = bench::finish(trunk, card, &|| bar.inc(1), |p| {
+        bar.set_prefix(format!(
+            "learning, step {} of {}, loss {:.3}",
+            p.step, p.steps, p.loss
+        ));
+        if p.step % 50 == 0 {
+            tracing::info!(
+                "step {}: loss {:.3}, right {:.3}",
+                p.step,
+                p.loss,
+                p.accuracy
+            );
+        }
+    })
+    .map_err(failure)?;
     bar.finish_and_clear();
     let folder = args.out.join("model");
     model.save(&folder).map_err(failure)?;

@@ -4,21 +4,34 @@ use crate::clip::Plane;
 
 /// Replaces each value by the sum over the window of half width `r` around it, cut off at the edges.
 pub(crate) fn box_sum(data: &mut [f32], width: usize, height: usize, r: usize) {
-    let mut line = vec![0f32; width.max(height) + 1];
-    let mut pass = |data: &mut [f32], start: usize, step: usize, n: usize| {
-        line[0] = 0.0;
-        for i in 0..n {
-            line[i + 1] = line[i] + data[start + i * step];
-        }
-        for i in 0..n {
-            data[start + i * step] = line[(i + r + 1).min(n)] - line[i.saturating_sub(r)];
-        }
-    };
-    for y in 0..height {
-        pass(data, y * width, 1, width);
+    if width == 0 || height == 0 {
+        return;
     }
-    for x in 0..width {
-        pass(data, x, width, height);
+    let mut line = vec![0f32; width + 1];
+    for row in data.chunks_exact_mut(width) {
+        for (i, v) in row.iter().enumerate() {
+            line[i + 1] = line[i] + v;
+        }
+        for (i, v) in row.iter_mut().enumerate() {
+            *v = line[(i + r + 1).min(width)] - line[i.saturating_sub(r)];
+        }
+    }
+    // Downwards: prefix sums of whole rows.
+    let mut sums = vec![0f32; width * (height + 1)];
+    for y in 0..height {
+        let (above, below) = sums.split_at_mut(width * (y + 1));
+        let above = &above[width * y..];
+        let row = &data[width * y..width * (y + 1)];
+        for ((s, a), v) in below[..width].iter_mut().zip(above).zip(row) {
+            *s = a + v;
+        }
+    }
+    for (y, row) in data.chunks_exact_mut(width).enumerate() {
+        let to = &sums[width * (y + r + 1).min(height)..];
+        let from = &sums[width * y.saturating_sub(r)..];
+        for ((v, t), f) in row.iter_mut().zip(to).zip(from) {
+            *v = t - f;
+        }
     }
 }
 
@@ -26,28 +39,42 @@ pub(crate) fn box_sum(data: &mut [f32], width: usize, height: usize, r: usize) {
 pub(crate) fn median3(p: &Plane) -> Plane {
     let (w, h) = (p.width, p.height);
     let mut out = Plane::filled(w, h, 0.0);
-    for y in 0..h {
-        let rows = [y.saturating_sub(1), y, (y + 1).min(h - 1)];
-        for x in 0..w {
-            let columns = [x.saturating_sub(1), x, (x + 1).min(w - 1)];
-            let mut v = [0f32; 9];
-            for (j, &yy) in rows.iter().enumerate() {
-                for (i, &xx) in columns.iter().enumerate() {
-                    v[3 * j + i] = p.data[yy * w + xx];
-                }
+    if w == 0 {
+        return out;
+    }
+    // Rows with their ends repeated, so that the inner loop has no edges.
+    let wide = |y: usize| {
+        let row = &p.data[y * w..(y + 1) * w];
+        let mut wide = Vec::with_capacity(w + 2);
+        wide.push(row[0]);
+        wide.extend_from_slice(row);
+        wide.push(row[w - 1]);
+        wide
+    };
+    let rows: Vec<Vec<f32>> = (0..h).map(wide).collect();
+    for (y, line) in out.data.chunks_exact_mut(w).enumerate() {
+        let near = [y.saturating_sub(1), y, (y + 1).min(h - 1)];
+        for (k, part) in line.chunks_mut(LANES).enumerate() {
+            let mut v = [[0f32; LANES]; 9];
+            for (j, lane) in v.iter_mut().enumerate() {
+                let from = k * LANES + j % 3;
+                lane[..part.len()].copy_from_slice(&rows[near[j / 3]][from..from + part.len()]);
             }
-            out.data[y * w + x] = median9(v);
+            part.copy_from_slice(&median9(v)[..part.len()]);
         }
     }
     out
 }
 
+/// Pixels whose medians are found together.
+const LANES: usize = 16;
+
 /// Median of nine by the exchange network of Paeth (Graphics Gems, 1990).
-fn median9(mut v: [f32; 9]) -> f32 {
+fn median9(mut v: [[f32; LANES]; 9]) -> [f32; LANES] {
     let mut order = |a: usize, b: usize| {
         let (x, y) = (v[a], v[b]);
-        v[a] = x.min(y);
-        v[b] = x.max(y);
+        v[a] = std::array::from_fn(|i| x[i].min(y[i]));
+        v[b] = std::array::from_fn(|i| x[i].max(y[i]));
     };
     for (a, b) in [
         (1, 2),
@@ -115,7 +142,7 @@ mod tests {
         fn medians_are_medians(v in proptest::array::uniform9(-5.0f32..5.0)) {
             let mut sorted = v;
             sorted.sort_by(f32::total_cmp);
-            prop_assert_eq!(median9(v), sorted[4]);
+            prop_assert_eq!(median9(v.map(|x| [x; LANES])), [sorted[4]; LANES]);
         }
     }
 

@@ -96,6 +96,21 @@ impl Builder {
         });
     }
 
+    /// A tapered capsule that is round.
+    #[allow(clippy::too_many_arguments)]
+    pub fn rod(
+        &mut self,
+        joint: Joint,
+        part: u8,
+        material: Material,
+        a: V3,
+        ra: f32,
+        b: V3,
+        rb: f32,
+    ) {
+        self.cone(joint, part, material, v3(1.0, 1.0, 1.0), a, ra, b, rb);
+    }
+
     /// A tapered capsule, in the bone's coordinates where `squash` is round; else `a`, `b` are bone coordinates too.
     #[allow(clippy::too_many_arguments)]
     pub fn cone(

@@ -44,6 +44,13 @@ pub(crate) enum Material {
     },
 }
 
+impl Material {
+    /// One colour everywhere.
+    pub const fn solid(colour: V3, gloss: f32) -> Self {
+        Self::Solid { colour, gloss }
+    }
+}
+
 /// What shading needs to know.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Surface {

@@ -44,7 +44,7 @@ pub use demo::demo;
 pub use flesh::part;
 pub use motion::Action;
 pub use operator::Operator;
-pub use performance::sample;
+pub use performance::{sample, sample_frames};
 pub use save::{Encoding, SIDECAR_FORMAT, Sidecar, bounding_box, drawn_crf, read_sidecar, save};
 pub use scene::Setting;
 
@@ -86,8 +86,12 @@ pub struct Spec {
     pub class: Class,
     /// By which operator; it must be of `class`. `None` draws one that can be seen in this scene.
     pub operator: Option<Operator>,
-    /// In `[0, 1]`; `None` draws from `[0.25, 1]`.
+    /// In `[0, 1]`; `None` draws from `[0.5, 1]`.
     pub severity: Option<f32>,
+    /// Share of the picture that a drawn operator has to change to the eye, on average over its span: what hardly a pixel shows, nobody
+    /// can find.
+    #[serde(default)]
+    pub shown: f32,
     /// Actions to draw from.
     pub actions: Pool,
     /// Surroundings to draw from.
@@ -127,6 +131,7 @@ impl Spec {
             class: Class::Real,
             operator: None,
             severity: None,
+            shown: 0.012,
             actions: Pool::All,
             settings: Pool::All,
             operators: Pool::All,

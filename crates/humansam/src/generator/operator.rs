@@ -153,6 +153,12 @@ impl Operator {
         Self::HELD_OUT_FAMILIES.contains(&self.family())
     }
 
+    /// Whether a clip made by it can be told from a real one at all. An arm drawn behind the body is an arm held behind the back, in a
+    /// single view: that operator is used when asked for, and never drawn.
+    pub fn can_be_told(self) -> bool {
+        self != OcclusionFlip
+    }
+
     /// The identifier, for example `foot-slide`.
     pub fn name(self) -> String {
         // The serialised form of a unit variant is a string.

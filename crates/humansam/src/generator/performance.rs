@@ -27,12 +27,35 @@ use crate::flow::Flow;
 /// Largest side and number of frames that a spec may ask for.
 const LARGEST: usize = 4096;
 const LONGEST: usize = 100_000;
+/// Severities are drawn from here on: below, an eye that knows where to look finds little.
+const LEAST_SEVERITY: f32 = 0.5;
+/// Change of a channel that is seen, of a full scale of 1.
+const VISIBLE: f32 = 0.07;
 
 /// Makes a clip.
 ///
 /// # Errors
 /// When sizes are 0 or beyond 4096, a severity lies outside of `[0, 1]`, or the operator is not of the class.
 pub fn sample(spec: &Spec) -> Result<Rendered> {
+    let all: Vec<usize> = (0..spec.frames).collect();
+    play(spec, &all, true)
+}
+
+/// Some frames of the clip that [`sample`] makes, without flow.
+///
+/// # Errors
+/// As for [`sample`], and when a frame lies beyond the clip.
+pub fn sample_frames(spec: &Spec, frames: &[usize]) -> Result<Rendered> {
+    if let Some(f) = frames.iter().find(|f| **f >= spec.frames) {
+        return Err(HumansamError::Argument(format!(
+            "frame {f} of a clip of {} frames",
+            spec.frames
+        )));
+    }
+    play(spec, frames, false)
+}
+
+fn play(spec: &Spec, frames: &[usize], flow: bool) -> Result<Rendered> {
     check(spec)?;
     let take = Take::draw(spec);
     let mut rendered = Rendered {
@@ -40,7 +63,7 @@ pub fn sample(spec: &Spec) -> Result<Rendered> {
             width: spec.width,
             height: spec.height,
             fps: take.fps,
-            frames: Vec::with_capacity(spec.frames),
+            frames: Vec::with_capacity(frames.len()),
         },
         class: spec.class,
         anomaly: take.anomaly.as_ref().map(|a| take.record(a, spec)),
@@ -58,9 +81,9 @@ pub fn sample(spec: &Spec) -> Result<Rendered> {
         mask: Vec::new(),
     };
     // Frames do not depend on each other, so the order in which threads make them does not matter.
-    let made: Vec<Made> = (0..spec.frames)
-        .into_par_iter()
-        .map(|frame| take.made(spec, frame))
+    let made: Vec<Made> = frames
+        .par_iter()
+        .map(|&frame| take.made(spec, frame, flow))
         .collect();
     for made in made {
         rendered.clip.frames.push(made.pixels);
@@ -170,11 +193,11 @@ struct Maps {
 }
 
 impl Take {
-    fn made(&self, spec: &Spec, frame: usize) -> Made {
+    fn made(&self, spec: &Spec, frame: usize, flow: bool) -> Made {
         let (pixels, shot, raw) = self.frame(spec, frame);
         let maps = spec.maps.then(|| Maps {
             mask: self.mask(spec, frame, &shot, &raw),
-            flow: (frame + 1 < spec.frames).then(|| self.flow(spec, frame, &shot, &raw)),
+            flow: (flow && frame + 1 < spec.frames).then(|| self.flow(spec, frame, &shot, &raw)),
             depth: Plane {
                 width: spec.width,
                 height: spec.height,
@@ -252,43 +275,85 @@ impl Take {
     }
 
     /// Picks an operator that can be seen in this scene. Scenes are drawn first, so that they say nothing about the class.
+    ///
+    /// Operators that fit are tried in random order; the first that changes enough of the picture is taken ([`Spec::shown`]), or, when
+    /// none does, the one that changes most. A given operator is taken as it is.
     fn draw_anomaly(&self, spec: &Spec) -> Anomaly {
         let mut rng = Rng::named(spec.seed, "anomaly");
+        let drawn_severity = rng.range(LEAST_SEVERITY, 1.0);
+        let severity = spec.severity.unwrap_or(drawn_severity);
+        let (start, end) = (self.time(0), self.time(spec.frames - 1));
+        let draw = |operator: Operator, rng: &mut Rng| {
+            let (motion, look) = (&self.motion, &self.look);
+            Anomaly::draw(rng, operator, severity, start, end, motion, look)
+        };
+        if let Some(operator) = spec.operator {
+            return draw(operator, &mut rng);
+        }
         let seen = self.visible(spec);
         let seen = |p: u8| seen[p as usize];
-        let drawn_severity = rng.range(0.25, 1.0);
-        let severity = spec.severity.unwrap_or(drawn_severity);
-        let of_class: Vec<Operator> = Operator::ALL
+        let of_class = Operator::ALL
             .into_iter()
-            .filter(|o| o.class() == spec.class)
-            .collect();
+            .filter(|o| o.class() == spec.class);
         let admitted: Vec<Operator> = of_class
-            .iter()
-            .copied()
-            .filter(|o| spec.operators.admits(o.held_out()))
+            .filter(|o| spec.operators.admits(o.held_out()) && o.can_be_told())
             .collect();
-        let fitting: Vec<Operator> = admitted
+        let mut fitting: Vec<Operator> = admitted
             .iter()
             .copied()
             .filter(|&o| Anomaly::fits(o, &self.motion, &self.look, &seen))
             .collect();
-        let operator = spec.operator.unwrap_or_else(|| {
-            rng.pick(if fitting.is_empty() {
-                &admitted
-            } else {
-                &fitting
-            })
-        });
-        let (start, end) = (self.time(0), self.time(spec.frames - 1));
-        Anomaly::draw(
-            &mut rng,
-            operator,
-            severity,
-            start,
-            end,
-            &self.motion,
-            &self.look,
-        )
+        if fitting.is_empty() {
+            fitting = admitted;
+        }
+        let mut best: Option<(f32, Anomaly)> = None;
+        while !fitting.is_empty() {
+            let operator = fitting.swap_remove(rng.below(fitting.len()));
+            let anomaly = draw(operator, &mut rng);
+            let shown = self.shown(&anomaly, spec);
+            if best.as_ref().is_none_or(|b| shown > b.0) {
+                best = Some((shown, anomaly));
+            }
+            if shown >= spec.shown {
+                break;
+            }
+        }
+        match best {
+            Some((_, anomaly)) => anomaly,
+            // Not reached: every class has operators in each pool.
+            None => draw(Operator::Jitter, &mut rng),
+        }
+    }
+
+    /// Share of the picture that the anomaly changes to the eye (by more than [`VISIBLE`] in a channel, on a curve near that of
+    /// the eye), mean of instants spread over its span.
+    fn shown(&self, anomaly: &Anomaly, spec: &Spec) -> f32 {
+        const INSTANTS: usize = 4;
+        let record = self.record(anomaly, spec);
+        let (first, last) = (record.first_frame, record.last_frame);
+        let (w, h) = (72, (72 * spec.height / spec.width).clamp(24, 144));
+        let mut sum = 0.0;
+        for k in 0..INSTANTS {
+            let frame = first + (2 * k + 1) * (last - first + 1) / (2 * INSTANTS);
+            let take = |anomaly| self.light(anomaly, frame, w, h, 1).1.linear;
+            let curve = |c: V3| {
+                v3(
+                    c.x.max(0.0).sqrt(),
+                    c.y.max(0.0).sqrt(),
+                    c.z.max(0.0).sqrt(),
+                )
+            };
+            let changed = take(Some(anomaly))
+                .into_iter()
+                .zip(take(None))
+                .filter(|&(a, b)| {
+                    let d = curve(a) - curve(b);
+                    d.x.abs().max(d.y.abs()).max(d.z.abs()) > VISIBLE
+                })
+                .count();
+            sum += changed as f32 / (w * h) as f32;
+        }
+        sum / INSTANTS as f32
     }
 
     /// Share of the picture that each part covers, mean of three instants, without anomaly.
@@ -423,10 +488,30 @@ impl Take {
 
     /// One frame: bytes, and what they were made of.
     fn frame(&self, spec: &Spec, frame: usize) -> (Frame, Shot, Picture) {
-        let t = self.time(frame);
-        let s = spec.supersample;
-        let anomaly = self.anomaly.as_ref();
-        let shot = self.shot(anomaly, frame, frame, spec.width * s, spec.height * s);
+        let (width, height) = (spec.width, spec.height);
+        let (shot, raw) = self.light(
+            self.anomaly.as_ref(),
+            frame,
+            width,
+            height,
+            spec.supersample,
+        );
+        let pixels = self
+            .sensor
+            .develop(&raw.linear, width, height, frame, self.time(frame));
+        (pixels, shot, raw)
+    }
+
+    /// What falls on the sensor, `s` rays a pixel in each direction.
+    fn light(
+        &self,
+        anomaly: Option<&Anomaly>,
+        frame: usize,
+        width: usize,
+        height: usize,
+        s: usize,
+    ) -> (Shot, Picture) {
+        let shot = self.shot(anomaly, frame, frame, width * s, height * s);
         let shown = Shown {
             scene: &self.scene,
             look: &shot.look,
@@ -435,15 +520,12 @@ impl Take {
             place: shot.place,
             prop_opacity: shot.opacity,
         };
-        let shadow = (spec.height.max(spec.width) * s).clamp(160, 640);
+        let shadow = (height.max(width) * s).clamp(160, 640);
         let mut raw = picture(&shown, &shot.view, s, shadow);
         if let Some(a) = anomaly {
-            truth::spoil_picture(a, &mut raw, spec.width, spec.height, t);
+            truth::spoil_picture(a, &mut raw, width, height, self.time(frame));
         }
-        let pixels = self
-            .sensor
-            .develop(&raw.linear, spec.width, spec.height, frame, t);
-        (pixels, shot, raw)
+        (shot, raw)
     }
 }
 

@@ -162,9 +162,15 @@ pub fn loss(logits: &Tensor, labels: &[usize], confidences: &[f64]) -> Result<Te
             confidences.len()
         )));
     }
+    let weights: Vec<f64> = confidences.iter().map(|c| weight(*c)).collect();
+    Ok((weighted_sum(logits, labels, &weights)? / b as f64)?)
+}
+
+/// `sum_i w_i · CE_i` with the cross-entropy of [`loss`].
+pub(crate) fn weighted_sum(logits: &Tensor, labels: &[usize], weights: &[f64]) -> Result<Tensor> {
+    let (b, classes) = logits.dims2()?;
     let mut target = vec![0f32; b * classes];
-    for (i, (&l, &c)) in labels.iter().zip(confidences).enumerate() {
-        let w = weight(c);
+    for (i, (&l, &w)) in labels.iter().zip(weights).enumerate() {
         for k in 0..classes {
             let t =
                 LABEL_SMOOTHING / classes as f64 + if k == l { 1.0 - LABEL_SMOOTHING } else { 0.0 };
@@ -172,7 +178,7 @@ pub fn loss(logits: &Tensor, labels: &[usize], confidences: &[f64]) -> Result<Te
         }
     }
     let target = Tensor::from_vec(target, (b, classes), logits.device())?;
-    Ok((log_softmax(logits)?.mul(&target)?.sum_all()?.neg()? / b as f64)?)
+    Ok(log_softmax(logits)?.mul(&target)?.sum_all()?.neg()?)
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@
 //! These are weak signals. What they are worth on generated pairs stands in `docs/humansam-priors.md`.
 
 pub mod baselines;
+pub mod evidence;
 pub mod subject;
 
 use rayon::prelude::*;
@@ -81,97 +82,150 @@ pub fn measure(clip: &Clip) -> Priors {
 
 /// [`measure`], with the planes behind it.
 pub fn measure_with_maps(clip: &Clip) -> (Priors, PriorMaps) {
-    let longest = clip.width.max(clip.height);
-    let scale = |s: usize| {
-        if longest <= SIDE {
-            s
-        } else {
-            (s * SIDE / longest).max(8)
+    let a = Analysis::new(clip);
+    (a.priors(), a.maps())
+}
+
+/// Everything that the scores are made of.
+struct Analysis {
+    frames: Vec<Frame>,
+    weights: Vec<Plane>,
+    pairs: Vec<Pair>,
+    colour: Vec<Colour>,
+    acceleration: Vec<Acceleration>,
+}
+
+impl Analysis {
+    fn new(clip: &Clip) -> Self {
+        let longest = clip.width.max(clip.height);
+        let scale = |s: usize| {
+            if longest <= SIDE {
+                s
+            } else {
+                (s * SIDE / longest).max(8)
+            }
+        };
+        let frames: Vec<Frame> = clip
+            .frames
+            .par_iter()
+            .map(|f| f.resize(scale(clip.width), scale(clip.height)))
+            .collect();
+        let lumas: Vec<Plane> = frames.iter().map(Frame::luma).collect();
+        let weights: Vec<Plane> = subject::likelihood(&frames);
+        let pairs: Vec<Pair> = (0..frames.len().saturating_sub(1))
+            .into_par_iter()
+            .map(|t| Pair::new(&lumas[t], &lumas[t + 1]))
+            .collect();
+        let colour: Vec<Colour> = pairs
+            .par_iter()
+            .enumerate()
+            .map(|(t, p)| {
+                colour_residual(
+                    &frames[t],
+                    &frames[t + 1],
+                    &lumas[t],
+                    &lumas[t + 1],
+                    p,
+                    &weights[t],
+                )
+            })
+            .collect();
+        let acceleration: Vec<Acceleration> = (0..pairs.len().saturating_sub(1))
+            .into_par_iter()
+            .map(|t| Acceleration::new(&pairs[t], &pairs[t + 1], &weights[t]))
+            .collect();
+        Self {
+            frames,
+            weights,
+            pairs,
+            colour,
+            acceleration,
         }
-    };
-    let frames: Vec<Frame> = clip
-        .frames
-        .par_iter()
-        .map(|f| f.resize(scale(clip.width), scale(clip.height)))
-        .collect();
-    let lumas: Vec<Plane> = frames.iter().map(Frame::luma).collect();
-    let weights: Vec<Plane> = subject::likelihood(&frames);
-    let pairs: Vec<Pair> = (0..frames.len().saturating_sub(1))
-        .into_par_iter()
-        .map(|t| Pair::new(&lumas[t], &lumas[t + 1]))
-        .collect();
+    }
 
-    let colour: Vec<Colour> = pairs
-        .par_iter()
-        .enumerate()
-        .map(|(t, p)| {
-            colour_residual(
-                &frames[t],
-                &frames[t + 1],
-                &lumas[t],
-                &lumas[t + 1],
-                p,
-                &weights[t],
-            )
-        })
-        .collect();
-    let acceleration: Vec<Acceleration> = (0..pairs.len().saturating_sub(1))
-        .into_par_iter()
-        .map(|t| Acceleration::new(&pairs[t], &pairs[t + 1], &weights[t]))
-        .collect();
+    fn priors(&self) -> Priors {
+        let n = self.frames.len();
+        let of = |f: fn(&Acceleration) -> f32| self.acceleration.iter().map(f).collect::<Vec<_>>();
+        let mut motion_curve = of(|a| a.rms / (a.before + a.after + 0.5));
+        let (speeds, jolts) = (of(|a| a.before), of(|a| a.rms));
+        let motion =
+            mean(&motion_curve) + 0.5 * (greatest(&jolts) - median(&jolts)) / (mean(&speeds) + 0.5);
 
-    let mut motion_curve: Vec<f32> = acceleration
-        .iter()
-        .map(|a| a.rms / (a.before + a.after + 0.5))
-        .collect();
-    let speeds: Vec<f32> = acceleration.iter().map(|a| a.before).collect();
-    let jolts: Vec<f32> = acceleration.iter().map(|a| a.rms).collect();
-    let motion =
-        mean(&motion_curve) + 0.5 * (greatest(&jolts) - median(&jolts)) / (mean(&speeds) + 0.5);
+        let of = |f: fn(&Colour) -> f32| self.colour.iter().map(f).collect::<Vec<_>>();
+        let mut appearance_curve = of(|c| c.colour + 0.05 * c.detail);
+        let residuals = of(|c| c.colour);
+        let drift = histogram_drift(&self.frames, &self.weights);
+        let appearance = if n < 2 {
+            0.0
+        } else {
+            mean(&appearance_curve)
+                + 0.5 * (greatest(&residuals) - median(&residuals))
+                + 0.15 * drift
+        };
 
-    let mut appearance_curve: Vec<f32> =
-        colour.iter().map(|c| c.colour + 0.05 * c.detail).collect();
-    let residuals: Vec<f32> = colour.iter().map(|c| c.colour).collect();
-    let drift = histogram_drift(&frames, &weights);
-    let appearance = if frames.len() < 2 {
-        0.0
-    } else {
-        mean(&appearance_curve) + 0.5 * (greatest(&residuals) - median(&residuals)) + 0.15 * drift
-    };
+        let spatial_curve: Vec<f32> = (0..n)
+            .into_par_iter()
+            .map(|t| {
+                let weight = &self.weights[t];
+                let pair = self.pairs.get(t).or(self.pairs.last());
+                let lost = pair.map_or(0.0, |p| p.lost(weight));
+                asymmetry(weight) + thin_share(weight) + lost
+            })
+            .collect();
 
-    let spatial_curve: Vec<f32> = (0..frames.len())
-        .into_par_iter()
-        .map(|t| {
-            let lost = pairs
-                .get(t)
-                .or(pairs.last())
-                .map_or(0.0, |p| p.lost(&weights[t]));
-            asymmetry(&weights[t]) + thin_share(&weights[t]) + lost
-        })
-        .collect();
+        let repeat = |curve: &mut Vec<f32>| {
+            let last = curve.last().copied().unwrap_or(0.0);
+            curve.resize(n, last);
+        };
+        repeat(&mut motion_curve);
+        repeat(&mut appearance_curve);
+        Priors {
+            spatial: median(&spatial_curve),
+            appearance,
+            motion,
+            spatial_curve,
+            appearance_curve,
+            motion_curve,
+        }
+    }
 
-    let repeat = |curve: &mut Vec<f32>| {
-        let last = curve.last().copied().unwrap_or(0.0);
-        curve.resize(frames.len(), last);
-    };
-    repeat(&mut motion_curve);
-    repeat(&mut appearance_curve);
-    let blank = || Plane::filled(scale(clip.width), scale(clip.height), 0.0);
-    let mut maps = PriorMaps {
-        appearance: colour.into_iter().map(|c| c.map).collect(),
-        motion: acceleration.into_iter().map(|a| a.map).collect(),
-    };
-    maps.appearance.resize_with(frames.len(), blank);
-    maps.motion.resize_with(frames.len(), blank);
-    let priors = Priors {
-        spatial: median(&spatial_curve),
-        appearance,
-        motion,
-        spatial_curve,
-        appearance_curve,
-        motion_curve,
-    };
-    (priors, maps)
+    fn maps(&self) -> PriorMaps {
+        let weighted = |plain: &Plane, t: usize| Plane {
+            data: plain
+                .data
+                .iter()
+                .zip(&self.weights[t].data)
+                .map(|(v, w)| v * w)
+                .collect(),
+            ..*plain
+        };
+        let blank = || Plane::filled(self.frames[0].width(), self.frames[0].height(), 0.0);
+        let sure = |t: usize, c: &Colour| {
+            let mut p = weighted(&c.residual, t);
+            p.data
+                .iter_mut()
+                .zip(&self.pairs[t].sure)
+                .for_each(|(v, s)| *v *= s);
+            p
+        };
+        let mut maps = PriorMaps {
+            appearance: self
+                .colour
+                .iter()
+                .enumerate()
+                .map(|(t, c)| sure(t, c))
+                .collect(),
+            motion: self
+                .acceleration
+                .iter()
+                .enumerate()
+                .map(|(t, a)| weighted(&a.map, t))
+                .collect(),
+        };
+        maps.appearance.resize_with(self.frames.len(), blank);
+        maps.motion.resize_with(self.frames.len(), blank);
+        maps
+    }
 }
 
 /// Two frames' flow forth and back.
@@ -254,7 +308,10 @@ fn border_median(p: &Plane) -> f32 {
 struct Colour {
     colour: f32,
     detail: f32,
-    map: Plane,
+    /// `|I_{t+1}(x + f) − I_t(x)|`, of every pixel.
+    residual: Plane,
+    /// `|ln S_{t+1}(x + f) − ln S_t(x)|`, of every pixel.
+    change: Plane,
 }
 
 fn colour_residual(
@@ -279,24 +336,23 @@ fn colour_residual(
             .collect(),
     };
     let (mut colour, mut detail, mut all) = (0.0, 0.0, 1e-6);
-    let mut map = Plane::filled(w, h, 0.0);
+    let mut residual = Plane::filled(w, h, 0.0);
+    let mut change = Plane::filled(w, h, 0.0);
     for c in 0..3 {
         let (pa, pb) = (channels(a, c), channels(b, c));
         for y in 0..h {
             for x in 0..w {
                 let i = y * w + x;
                 let k = weight.data[i] * pair.sure[i];
-                if k <= 0.0 {
-                    continue;
-                }
                 let (nx, ny) = (x as f32 + pair.raw.u.data[i], y as f32 + pair.raw.v.data[i]);
                 let d = (gain * pb.linear(nx, ny) - pa.data[i]).abs() / 3.0;
-                map.data[i] += d * weight.data[i];
+                residual.data[i] += d;
                 colour += k * d;
                 if c == 0 {
                     all += k;
-                    detail +=
-                        k * ((sb.linear(nx, ny) + 1e-4).ln() - (sa.data[i] + 1e-4).ln()).abs();
+                    let ratio = (sb.linear(nx, ny) + 1e-4) / (sa.data[i] + 1e-4);
+                    change.data[i] = ratio.ln().abs();
+                    detail += k * change.data[i];
                 }
             }
         }
@@ -304,7 +360,8 @@ fn colour_residual(
     Colour {
         colour: colour / all,
         detail: detail / all,
-        map,
+        residual,
+        change,
     }
 }
 
@@ -326,6 +383,7 @@ struct Acceleration {
     rms: f32,
     before: f32,
     after: f32,
+    /// `|f̂ − f_t|`, of every pixel.
     map: Plane,
 }
 
@@ -346,7 +404,7 @@ impl Acceleration {
                 v0 += k * (u0 * u0 + w0 * w0);
                 v1 += k * (u1 * u1 + w1 * w1);
                 all += k;
-                map.data[i] = k * d2.sqrt();
+                map.data[i] = d2.sqrt();
             }
         }
         Acceleration {

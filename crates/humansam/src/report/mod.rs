@@ -309,6 +309,7 @@ mod tests {
     use crate::model::calibration::Calibration;
     use crate::model::native::HEAT_SIDE;
     use crate::model::native::input::Region;
+    use crate::model::native::lessons::LessonsConfig;
     use crate::model::native::train::TrainConfig;
     use crate::model::native::verdict::NotApplicable;
 
@@ -317,6 +318,7 @@ mod tests {
             name: "test".to_owned(),
             training: TrainConfig::default(),
             steps: 10,
+            lessons: LessonsConfig::default(),
             head_clips: 10,
             calibration_clips: 10,
             calibration: Calibration::default(),

@@ -109,18 +109,8 @@ fn file(path: &Path) -> Result<BufReader<File>> {
     ))
 }
 
-fn named(path: &Path) -> impl Fn(HumansamError) -> HumansamError + '_ {
-    move |e| match e {
-        HumansamError::Bytes { format, message } => HumansamError::Malformed {
-            path: path.into(),
-            message: format!("{format}: {message}"),
-        },
-        other => other,
-    }
-}
-
 fn look(path: &Path) -> Result<(Info, Vec<f64>, f64, Option<String>)> {
-    let mut decoder = open(file(path)?).map_err(named(path))?;
+    let mut decoder = open(file(path)?).map_err(super::named(path))?;
     let (width, height) = (usize::from(decoder.width()), usize::from(decoder.height()));
     let (times, end, complaint) = timeline(&mut decoder);
     let bytes = std::fs::metadata(path)
@@ -157,7 +147,7 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Decoded> {
         keep.take(i, frame);
         !keep.full()
     })
-    .map_err(named(path))?;
+    .map_err(super::named(path))?;
     let kept = chosen.iter().map(|&i| times[i]).collect();
     decoded(path, keep.frames, kept, info, complaint.or(stopped))
 }

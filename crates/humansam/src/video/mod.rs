@@ -16,6 +16,17 @@
 //! # Ok::<(), tacit_humansam::HumansamError>(())
 //! ```
 
+/// Names the file in a complaint about its bytes.
+fn named(path: &Path) -> impl Fn(HumansamError) -> HumansamError + '_ {
+    move |e| match e {
+        HumansamError::Bytes { format, message } => HumansamError::Malformed {
+            path: path.into(),
+            message: format!("{format}: {message}"),
+        },
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod file_tests;
 mod gif;

@@ -386,6 +386,18 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Decoded> {
     let most_kept = (wanted.max_bytes / (3 * size.0 * size.1).max(1)).max(1);
     let mut frames: Vec<Frame> = Vec::new();
     let mut times = Vec::new();
+    let whole = |each: &mut dyn FnMut(Frame) -> bool| {
+        stream(
+            path,
+            wanted.start,
+            seconds,
+            Some(fps),
+            None,
+            size,
+            left(),
+            each,
+        )
+    };
     let complaint;
     match (wanted.pace, expected) {
         (Pace::Uniform(n), Some(count)) => {
@@ -403,21 +415,12 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Decoded> {
             let mut keep = Keeper::new(&chosen, size);
             let mut index = 0;
             let mut last = None;
-            complaint = stream(
-                path,
-                wanted.start,
-                seconds,
-                Some(fps),
-                None,
-                size,
-                left(),
-                |f| {
-                    keep.take(index, &f);
-                    last = Some((index, f));
-                    index += 1;
-                    !keep.full()
-                },
-            )?;
+            complaint = whole(&mut |f| {
+                keep.take(index, &f);
+                last = Some((index, f));
+                index += 1;
+                !keep.full()
+            })?;
             frames = keep.frames;
             times = chosen.iter().map(|&i| wanted.start + all[i]).collect();
             // Fewer frames than the file says: the last one stands in for what would have come.
@@ -434,36 +437,27 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Decoded> {
             // Nobody knows the length: keep every 2^k-th frame, doubling k whenever there are twice too many.
             let most = (64 * n.max(1)).min(most_kept.max(2 * n)).max(2);
             let (mut step, mut index) = (1usize, 0usize);
-            complaint = stream(
-                path,
-                wanted.start,
-                seconds,
-                Some(fps),
-                None,
-                size,
-                left(),
-                |f| {
-                    if index.is_multiple_of(step) {
-                        frames.push(f);
-                        times.push(wanted.start + index as f64 / fps);
-                        if frames.len() >= most {
-                            let mut k = 0;
-                            frames.retain(|_| {
-                                k += 1;
-                                k % 2 == 1
-                            });
-                            let mut k = 0;
-                            times.retain(|_| {
-                                k += 1;
-                                k % 2 == 1
-                            });
-                            step *= 2;
-                        }
+            complaint = whole(&mut |f| {
+                if index.is_multiple_of(step) {
+                    frames.push(f);
+                    times.push(wanted.start + index as f64 / fps);
+                    if frames.len() >= most {
+                        let mut k = 0;
+                        frames.retain(|_| {
+                            k += 1;
+                            k % 2 == 1
+                        });
+                        let mut k = 0;
+                        times.retain(|_| {
+                            k += 1;
+                            k % 2 == 1
+                        });
+                        step *= 2;
                     }
-                    index += 1;
-                    true
-                },
-            )?;
+                }
+                index += 1;
+                true
+            })?;
             let order = super::uniform_indices(frames.len(), n);
             if !frames.is_empty() {
                 times = order.iter().map(|&i| times[i]).collect();
@@ -471,20 +465,11 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Decoded> {
             }
         }
         _ => {
-            complaint = stream(
-                path,
-                wanted.start,
-                seconds,
-                Some(fps),
-                None,
-                size,
-                left(),
-                |f| {
-                    times.push(wanted.start + frames.len() as f64 / fps);
-                    frames.push(f);
-                    frames.len() < most_kept
-                },
-            )?;
+            complaint = whole(&mut |f| {
+                times.push(wanted.start + frames.len() as f64 / fps);
+                frames.push(f);
+                frames.len() < most_kept
+            })?;
         }
     }
     decoded(path, frames, times, info, complaint)

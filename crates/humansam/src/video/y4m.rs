@@ -235,25 +235,15 @@ fn info(path: &Path, header: &Header) -> Result<Info> {
     })
 }
 
-fn named(path: &Path) -> impl Fn(HumansamError) -> HumansamError + '_ {
-    move |e| match e {
-        HumansamError::Bytes { format, message } => HumansamError::Malformed {
-            path: path.into(),
-            message: format!("{format}: {message}"),
-        },
-        other => other,
-    }
-}
-
 pub(super) fn probe(path: &Path) -> Result<Info> {
     let mut from = BufReader::new(File::open(path).map_err(HumansamError::io("read", path))?);
-    let header = header(&mut from).map_err(named(path))?;
+    let header = header(&mut from).map_err(super::named(path))?;
     info(path, &header)
 }
 
 pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Decoded> {
     let mut from = BufReader::new(File::open(path).map_err(HumansamError::io("read", path))?);
-    let header = header(&mut from).map_err(named(path))?;
+    let header = header(&mut from).map_err(super::named(path))?;
     let info = info(path, &header)?;
     let count = info.frames.unwrap_or(0).max(1);
     let times: Vec<f64> = (0..count).map(|i| i as f64 / header.fps).collect();

@@ -486,7 +486,7 @@ impl Builder {
                 v3(0.058, 0.058, 0.058),
             ),
             PropKind::Bottle => {
-                let m = Material::Solid { colour, gloss: 0.5 };
+                let m = Material::solid(colour, 0.5);
                 self.cone(
                     joint,
                     part::PROP,
@@ -500,10 +500,7 @@ impl Builder {
                 self.cone(
                     joint,
                     part::PROP,
-                    Material::Solid {
-                        colour: second,
-                        gloss: 0.4,
-                    },
+                    Material::solid(second, 0.4),
                     ROUND,
                     v3(0.10, 0.0, 0.0),
                     0.020,
@@ -515,10 +512,7 @@ impl Builder {
                 self.block(
                     joint,
                     part::PROP,
-                    Material::Solid {
-                        colour: v3(0.02, 0.02, 0.025),
-                        gloss: 0.4,
-                    },
+                    Material::solid(v3(0.02, 0.02, 0.025), 0.4),
                     V3::ZERO,
                     v3(0.04, 0.08, 0.006),
                 );
@@ -546,10 +540,7 @@ impl Builder {
                 self.block(
                     joint,
                     part::PROP,
-                    Material::Solid {
-                        colour: second,
-                        gloss: 0.1,
-                    },
+                    Material::solid(second, 0.1),
                     V3::ZERO,
                     v3(0.028, 0.102, 0.102),
                 );

@@ -79,27 +79,21 @@ impl Scene {
                 }
                 if rng.chance(0.5) {
                     let j = at(-s * 1.9, z + 0.5, 0.0);
-                    let round = v3(1.0, 1.0, 1.0);
-                    b.cone(
+                    b.rod(
                         j,
                         object,
-                        Material::Solid {
-                            colour: v3(0.1, 0.1, 0.1),
-                            gloss: 0.4,
-                        },
-                        round,
+                        Material::solid(v3(0.1, 0.1, 0.1), 0.4),
                         v3(0.0, 0.02, 0.0),
                         0.018,
                         v3(0.0, 1.4, 0.0),
                         0.014,
                     );
-                    b.cone(
+                    b.rod(
                         j,
                         object,
                         Material::Glow {
                             colour: v3(1.2, 1.0, 0.72),
                         },
-                        round,
                         v3(0.0, 1.45, 0.0),
                         0.17,
                         v3(0.0, 1.62, 0.0),
@@ -114,20 +108,14 @@ impl Scene {
                     b.block(
                         at(x, z + 0.3, 0.0),
                         object,
-                        Material::Solid {
-                            colour: c * (0.92 + 0.1 * (i & 1) as f32),
-                            gloss: 0.2,
-                        },
+                        Material::solid(c * (0.92 + 0.1 * (i & 1) as f32), 0.2),
                         v3(0.0, 0.43, 0.0),
                         v3(0.45, 0.41, 0.28),
                     );
                     b.block(
                         at(x, z + 0.3, 0.0),
                         object,
-                        Material::Solid {
-                            colour: v3(0.4, 0.4, 0.42),
-                            gloss: 0.7,
-                        },
+                        Material::solid(v3(0.4, 0.4, 0.42), 0.7),
                         v3(0.0, 0.70, 0.29),
                         v3(0.12, 0.012, 0.012),
                     );
@@ -135,10 +123,7 @@ impl Scene {
                         b.block(
                             at(x, z + 0.18, 0.0),
                             object,
-                            Material::Solid {
-                                colour: c,
-                                gloss: 0.2,
-                            },
+                            Material::solid(c, 0.2),
                             v3(0.0, 1.85, 0.0),
                             v3(0.45, 0.35, 0.17),
                         );
@@ -156,10 +141,7 @@ impl Scene {
                 );
                 for _ in 0..3 {
                     let x = rng.range(-2.0, 2.0);
-                    let m = Material::Solid {
-                        colour: hsv(rng.unit(), 0.5, 0.7),
-                        gloss: 0.5,
-                    };
+                    let m = Material::solid(hsv(rng.unit(), 0.5, 0.7), 0.5);
                     b.cone(
                         at(x, z + 0.3, 0.0),
                         object,
@@ -180,10 +162,7 @@ impl Scene {
                         0 => b.block(
                             at(x, z + 0.35, 0.0),
                             object,
-                            Material::Solid {
-                                colour: hsv(rng.unit(), 0.6, 0.6),
-                                gloss: 0.1,
-                            },
+                            Material::solid(hsv(rng.unit(), 0.6, 0.6), 0.1),
                             v3(0.0, 0.22, 0.0),
                             v3(0.5, 0.22, 0.3),
                         ),
@@ -204,10 +183,7 @@ impl Scene {
                         _ => b.ellipsoid(
                             at(x, z + 0.4, 0.0),
                             object,
-                            Material::Solid {
-                                colour: hsv(rng.unit(), 0.7, 0.7),
-                                gloss: 0.3,
-                            },
+                            Material::solid(hsv(rng.unit(), 0.7, 0.7), 0.3),
                             v3(0.0, 0.32, 0.0),
                             v3(0.32, 0.32, 0.32),
                         ),
@@ -246,10 +222,7 @@ impl Scene {
                         b.block(
                             j,
                             object,
-                            Material::Solid {
-                                colour: v3(0.05, 0.05, 0.05),
-                                gloss: 0.2,
-                            },
+                            Material::solid(v3(0.05, 0.05, 0.05), 0.2),
                             v3(s, 0.22, 0.0),
                             v3(0.03, 0.22, 0.18),
                         );
@@ -260,20 +233,8 @@ impl Scene {
                 for i in 0..2 {
                     let x = if i == 0 { -2.4 } else { 2.6 } + rng.range(-0.4, 0.4);
                     let j = at(x, -2.5 - rng.unit(), 0.0);
-                    let m = Material::Solid {
-                        colour: v3(0.06, 0.07, 0.07),
-                        gloss: 0.3,
-                    };
-                    b.cone(
-                        j,
-                        object,
-                        m,
-                        v3(1.0, 1.0, 1.0),
-                        V3::ZERO,
-                        0.06,
-                        v3(0.0, 3.4, 0.0),
-                        0.04,
-                    );
+                    let m = Material::solid(v3(0.06, 0.07, 0.07), 0.3);
+                    b.rod(j, object, m, V3::ZERO, 0.06, v3(0.0, 3.4, 0.0), 0.04);
                     b.ellipsoid(
                         j,
                         object,
@@ -296,10 +257,7 @@ impl Scene {
                         b.block(
                             j,
                             object,
-                            Material::Solid {
-                                colour: hsv(rng.unit(), 0.4, 0.4),
-                                gloss: 0.2,
-                            },
+                            Material::solid(hsv(rng.unit(), 0.4, 0.4), 0.2),
                             v3(0.0, 0.45, 0.0),
                             v3(0.3, 0.45, 0.3),
                         );
@@ -310,37 +268,19 @@ impl Scene {
                 for _ in 0..3 {
                     let x = rng.sign() * rng.range(1.3, 4.5);
                     let j = at(x, -rng.range(1.5, 4.5), rng.unit());
-                    let m = Material::Solid {
-                        colour: v3(0.9, 0.9, 0.9),
-                        gloss: 0.2,
-                    };
-                    b.cone(
-                        j,
-                        object,
-                        m,
-                        v3(1.0, 1.0, 1.0),
-                        V3::ZERO,
-                        0.02,
-                        v3(0.0, 1.9, 0.0),
-                        0.02,
-                    );
+                    let m = Material::solid(v3(0.9, 0.9, 0.9), 0.2);
+                    b.rod(j, object, m, V3::ZERO, 0.02, v3(0.0, 1.9, 0.0), 0.02);
                     b.ellipsoid(
                         j,
                         object,
-                        Material::Solid {
-                            colour: hsv(rng.unit(), 0.7, 0.9),
-                            gloss: 0.05,
-                        },
+                        Material::solid(hsv(rng.unit(), 0.7, 0.9), 0.05),
                         v3(0.0, 1.9, 0.0),
                         v3(0.95, 0.22, 0.95),
                     );
                     b.block(
                         j,
                         object,
-                        Material::Solid {
-                            colour: hsv(rng.unit(), 0.6, 0.9),
-                            gloss: 0.05,
-                        },
+                        Material::solid(hsv(rng.unit(), 0.6, 0.9), 0.05),
                         v3(0.5, 0.01, 0.6),
                         v3(0.4, 0.01, 0.8),
                     );
@@ -360,36 +300,16 @@ impl Scene {
                 origin: at,
                 axes: turn,
             };
-            b.block(
-                j,
-                part::OBJECT,
-                wood,
-                v3(0.0, height - 0.03, -0.02),
-                v3(0.23, 0.03, 0.22),
-            );
+            let mut block = |at, half| b.block(j, part::OBJECT, wood, at, half);
+            block(v3(0.0, height - 0.03, -0.02), v3(0.23, 0.03, 0.22));
             if rng.chance(0.6) {
-                b.block(
-                    j,
-                    part::OBJECT,
-                    wood,
-                    v3(0.0, height + 0.30, -0.23),
-                    v3(0.22, 0.16, 0.018),
-                );
+                block(v3(0.0, height + 0.30, -0.23), v3(0.22, 0.16, 0.018));
                 for s in [-0.2, 0.2] {
-                    b.block(
-                        j,
-                        part::OBJECT,
-                        wood,
-                        v3(s, height + 0.08, -0.23),
-                        v3(0.02, 0.12, 0.018),
-                    );
+                    block(v3(s, height + 0.08, -0.23), v3(0.02, 0.12, 0.018));
                 }
             }
             for (x, z) in [(-0.2, 0.17), (0.2, 0.17), (-0.2, -0.22), (0.2, -0.22)] {
-                b.block(
-                    j,
-                    part::OBJECT,
-                    wood,
+                block(
                     v3(x, (height - 0.06) / 2.0, z),
                     v3(0.02, (height - 0.06) / 2.0, 0.02),
                 );
@@ -400,18 +320,10 @@ impl Scene {
                 origin: at,
                 axes: turn,
             };
-            b.block(
-                j,
-                part::OBJECT,
-                wood,
-                v3(0.0, height - 0.02, 0.0),
-                v3(0.55, 0.02, 0.30),
-            );
+            let mut block = |at, half| b.block(j, part::OBJECT, wood, at, half);
+            block(v3(0.0, height - 0.02, 0.0), v3(0.55, 0.02, 0.30));
             for (x, z) in [(-0.5, 0.25), (0.5, 0.25), (-0.5, -0.25), (0.5, -0.25)] {
-                b.block(
-                    j,
-                    part::OBJECT,
-                    wood,
+                block(
                     v3(x, (height - 0.04) / 2.0, z),
                     v3(0.025, (height - 0.04) / 2.0, 0.025),
                 );
@@ -420,33 +332,24 @@ impl Scene {
     }
 
     fn sofa(&self, b: &mut Builder, j: Joint, rng: &mut Rng) {
-        let m = Material::Solid {
-            colour: hsv(rng.unit(), rng.range(0.1, 0.6), rng.range(0.3, 0.7)),
-            gloss: 0.03,
-        };
-        b.block(j, part::OBJECT, m, v3(0.0, 0.22, 0.0), v3(0.85, 0.2, 0.38));
-        b.block(
-            j,
-            part::OBJECT,
-            m,
-            v3(0.0, 0.55, -0.30),
-            v3(0.85, 0.3, 0.12),
+        let m = Material::solid(
+            hsv(rng.unit(), rng.range(0.1, 0.6), rng.range(0.3, 0.7)),
+            0.03,
         );
+        let mut block = |at, half| b.block(j, part::OBJECT, m, at, half);
+        block(v3(0.0, 0.22, 0.0), v3(0.85, 0.2, 0.38));
+        block(v3(0.0, 0.55, -0.30), v3(0.85, 0.3, 0.12));
         for s in [-0.9, 0.9] {
-            b.block(j, part::OBJECT, m, v3(s, 0.32, 0.0), v3(0.11, 0.3, 0.4));
+            block(v3(s, 0.32, 0.0), v3(0.11, 0.3, 0.4));
         }
     }
 
     fn plant(&self, b: &mut Builder, j: Joint, rng: &mut Rng) {
-        let pot = Material::Solid {
-            colour: hsv(0.04, 0.55, 0.55),
-            gloss: 0.1,
-        };
-        b.cone(
+        let pot = Material::solid(hsv(0.04, 0.55, 0.55), 0.1);
+        b.rod(
             j,
             part::OBJECT,
             pot,
-            v3(1.0, 1.0, 1.0),
             v3(0.0, 0.13, 0.0),
             0.12,
             v3(0.0, 0.28, 0.0),
@@ -477,11 +380,10 @@ impl Scene {
             seed: 31,
         };
         let tall = rng.range(1.6, 2.6);
-        b.cone(
+        b.rod(
             j,
             part::OBJECT,
             bark,
-            v3(1.0, 1.0, 1.0),
             V3::ZERO,
             0.16,
             v3(0.1, tall, 0.0),

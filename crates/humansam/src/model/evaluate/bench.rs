@@ -1,9 +1,14 @@
 //! The benchmark on generated video: the native model, its ablations and the baselines on the same clips.
 
+use std::collections::HashMap;
+
+use candle_core::Tensor;
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::extract::{
-    Encoder, Localisation, Seen, Selection, Treatment, extract, localisation, moment_thresholds,
+    Encoder, Localisation, Seen, Selection, Treatment, extract, lessons, localisation,
+    moment_thresholds,
 };
 use super::gate::{self, Gate};
 use super::logistic::Logistic;
@@ -11,20 +16,17 @@ use super::metrics::{
     self, CLASSES, Interval, Scored, accuracy, binary_auc, bootstrap, calibration_error, confusion,
     macro_f1, one_versus_rest, tpr_at_fpr,
 };
-use super::statistics;
 use crate::class::Class;
 use crate::clip::Clip;
 use crate::error::Result;
 use crate::model::calibration::Calibration;
 use crate::model::fusion::FusionMode;
 use crate::model::native::data::Split;
-use crate::model::native::head::{Features, Head};
-use crate::model::native::network::Network;
-use crate::model::native::{Card, NativeModel};
+use crate::model::native::head::{self, Features, Head};
+use crate::model::native::lessons::{Lesson, LessonsProgress};
+use crate::model::native::network::{self, Network};
+use crate::model::native::{self, Card, NativeModel};
 use crate::model::rce::{self, Confidence};
-
-/// Strength of the baselines' regularisation.
-const L2: f64 = 1e-2;
 
 /// The numbers of a clip that a baseline is given.
 type Columns<'a> = &'a dyn Fn(&Seen) -> Vec<f32>;
@@ -74,6 +76,19 @@ pub fn measure(scored: &[Scored]) -> Measures {
     }
 }
 
+/// Accuracy of `ours` less that of `other` on the same clips, clips drawn in pairs.
+pub fn lead(ours: &[Scored], other: &[Scored]) -> Interval {
+    let right = |s: &Scored| f64::from(u8::from(s.best() == s.label));
+    let differences: Vec<f64> = ours
+        .iter()
+        .zip(other)
+        .map(|(a, b)| right(a) - right(b))
+        .collect();
+    bootstrap(&differences, 5, |d| {
+        d.iter().sum::<f64>() / d.len().max(1) as f64
+    })
+}
+
 /// A classifier on both tests.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -83,6 +98,10 @@ pub struct Row {
     pub seen: Measures,
     /// Operator families that training has not seen as well.
     pub unseen: Measures,
+    /// The model's accuracy less this classifier's on the same clips, and the interval of that difference: seen operators.
+    pub lead_seen: Interval,
+    /// The same with unseen operators.
+    pub lead_unseen: Interval,
 }
 
 /// One line of the robustness grid.
@@ -147,17 +166,7 @@ pub fn fit_head(
     let affine = head.affine()?;
     let logits = calibrate
         .iter()
-        .map(|s| {
-            let raw: Vec<f64> = s
-                .window
-                .features
-                .joined()
-                .iter()
-                .map(|v| f64::from(*v))
-                .collect();
-            let z = affine.apply(&raw)?;
-            Ok(std::array::from_fn(|k| z[k]))
-        })
+        .map(|s| s.window.features.logits(&affine))
         .collect::<Result<Vec<[f64; CLASSES]>>>()?;
     let labels: Vec<Class> = calibrate.iter().map(|s| s.label).collect();
     let calibration = Calibration {
@@ -167,12 +176,44 @@ pub fn fit_head(
     Ok((head, calibration))
 }
 
-/// Makes a model of trained branches: renders clips for the head and for calibration and fits both; `done` is called after each
-/// clip.
+/// A network of these tensors of the trunk, its layers over time still at random.
 ///
 /// # Errors
-/// When rendering, looking or fitting fails.
-pub fn finish(network: Network, card: Card, done: &(dyn Fn() + Sync)) -> Result<NativeModel> {
+/// When tensors cannot be made.
+pub fn with_trunk(trunk: HashMap<String, Tensor>, seed: u64) -> Result<Network> {
+    let mut tensors = network::initial(seed)?;
+    for (n, t) in trunk {
+        tensors.insert(format!("trunk.{n}"), t);
+    }
+    Ok(Network::new(tensors))
+}
+
+/// Makes a model of a trained trunk: renders pairs of clips and trains the layers over time on what the trunk sees in them; renders
+/// clips for the head and for calibration and fits both. `done` is called after each clip, `progress` while the layers learn.
+///
+/// # Errors
+/// When rendering, looking, training or fitting fails.
+pub fn finish(
+    trunk: HashMap<String, Tensor>,
+    card: Card,
+    done: &(dyn Fn() + Sync),
+    progress: impl FnMut(&LessonsProgress),
+) -> Result<NativeModel> {
+    let seed = card.training.seed;
+    let network = with_trunk(trunk, seed)?;
+    let pairs = (0..card.lessons.pairs as u64)
+        .into_par_iter()
+        .map(|pair| {
+            let both = lessons(&network, seed, pair);
+            done();
+            done();
+            both
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let pairs: Vec<Lesson> = pairs.into_iter().flatten().collect();
+    let time = native::lessons::train(&card.lessons, &pairs, progress)?;
+    drop(pairs);
+    let network = with_time(&network, time);
     let unused = |clip: &Clip, _: u8| -> Result<Clip> { Ok(clip.clone()) };
     let get = |split, count| {
         let selection = Selection {
@@ -181,18 +222,18 @@ pub fn finish(network: Network, card: Card, done: &(dyn Fn() + Sync)) -> Result<
             held_out_operators: false,
             count,
         };
-        extract(
-            &network,
-            &selection,
-            card.training.seed,
-            Treatment::None,
-            &unused,
-            done,
-        )
+        extract(&network, &selection, seed, Treatment::None, &unused, done)
     };
     let fit = get(Split::Head, card.head_clips)?;
     let calibrate = get(Split::Calibration, card.calibration_clips)?;
     finish_on(network, card, &fit, &calibrate)
+}
+
+/// The network with these layers over time.
+pub fn with_time(network: &Network, time: HashMap<String, Tensor>) -> Network {
+    let mut tensors = network.tensors().clone();
+    tensors.extend(time.into_iter().map(|(n, t)| (format!("time.{n}"), t)));
+    Network::new(tensors)
 }
 
 /// [`finish`] on clips that were seen already.
@@ -245,25 +286,47 @@ pub fn run(
     let gate = gate::measure(model, plan.seed, plan.test, done)?;
     let mut bench = tables(model, plan, &fit, &seen, &unseen, gate)?;
     if plan.treated > 0 {
-        for t in [
-            Treatment::None,
-            Treatment::Crf(23),
-            Treatment::Crf(28),
-            Treatment::Crf(35),
-            Treatment::HalfSize,
-            Treatment::DroppedFrames,
-        ] {
-            let set = get(&select(Split::Test, true, false, plan.treated), t)?;
-            let scores = scored(&set, &|s| ours(model, s))?;
-            bench.treated.push(Treated {
-                treatment: t.name(),
-                accuracy: metrics::accuracy(&scores),
-                auc: one_versus_rest(&scores),
-                clips: set.len(),
-            });
-        }
+        bench.treated = robustness(model, plan, encode, done)?;
     }
     Ok(bench)
+}
+
+/// The robustness grid: the same clips under every treatment, operators seen.
+///
+/// # Errors
+/// When rendering, encoding or looking fails.
+pub fn robustness(
+    model: &NativeModel,
+    plan: Plan,
+    encode: &Encoder,
+    done: &(dyn Fn() + Sync),
+) -> Result<Vec<Treated>> {
+    let clips = Selection {
+        split: Split::Test,
+        held_out_scenes: true,
+        held_out_operators: false,
+        count: plan.treated,
+    };
+    [
+        Treatment::None,
+        Treatment::Crf(23),
+        Treatment::Crf(28),
+        Treatment::Crf(35),
+        Treatment::HalfSize,
+        Treatment::DroppedFrames,
+    ]
+    .into_iter()
+    .map(|t| {
+        let set = extract(model.network(), &clips, plan.seed, t, encode, done)?;
+        let scores = scored(&set, &|s| ours(model, s))?;
+        Ok(Treated {
+            treatment: t.name(),
+            accuracy: metrics::accuracy(&scores),
+            auc: one_versus_rest(&scores),
+            clips: set.len(),
+        })
+    })
+    .collect()
 }
 
 /// Probabilities of a clip by the model.
@@ -296,11 +359,18 @@ pub fn tables(
     gate: Gate,
 ) -> Result<Bench> {
     let mut rows = Vec::new();
+    let best = [
+        scored(seen, &|s| ours(model, s))?,
+        scored(unseen, &|s| ours(model, s))?,
+    ];
     let mut add = |name: &str, p: &dyn Fn(&Seen) -> Result<[f64; CLASSES]>| -> Result<()> {
+        let (seen, unseen) = (scored(seen, p)?, scored(unseen, p)?);
         rows.push(Row {
             name: name.to_owned(),
-            seen: measure(&scored(seen, p)?),
-            unseen: measure(&scored(unseen, p)?),
+            lead_seen: lead(&best[0], &seen),
+            lead_unseen: lead(&best[1], &unseen),
+            seen: measure(&seen),
+            unseen: measure(&unseen),
         });
         Ok(())
     };
@@ -325,33 +395,28 @@ pub fn tables(
         let (head, calibration) = fit_head(fit, fit, mode, confidence, plan.seed)?;
         let affine = head.affine()?;
         add(name, &|s| {
-            let raw: Vec<f64> = s
-                .window
-                .features
-                .joined()
-                .iter()
-                .map(|v| f64::from(*v))
-                .collect();
-            let z = affine.apply(&raw)?;
-            Ok(calibration.classes(&std::array::from_fn(|k| z[k])))
+            Ok(calibration.classes(&s.window.features.logits(&affine)?))
         })?;
     }
     let labels: Vec<usize> = fit.iter().map(|s| s.label.label()).collect();
-    let pick: [(&str, Columns); 6] = [
+    let pick: [(&str, Columns); 7] = [
         ("appearance-motion branch alone", &|s| {
-            s.window.features.video[..crate::model::native::network::VIDEO_WIDTH].to_vec()
+            s.window.features.video[..network::VIDEO_WIDTH].to_vec()
         }),
         ("structure branch alone", &|s| {
             s.window.features.depth.clone()
         }),
         ("priors, logistic regression", &|s| {
-            s.window.priors.numbers.to_vec()
+            s.window.features.video[head::PRIORS].to_vec()
+        }),
+        ("priors and their statistics, logistic regression", &|s| {
+            s.window.features.video[head::PRIORS.start..head::STATISTICS.end].to_vec()
         }),
         ("D3, logistic regression", &|s| {
-            s.statistics[..statistics::D3].to_vec()
+            s.window.features.video[head::D3].to_vec()
         }),
         ("trajectory features, logistic regression", &|s| {
-            s.statistics[statistics::D3..].to_vec()
+            s.window.features.video[head::TRAJECTORY].to_vec()
         }),
         ("metadata only, logistic regression", &|s| {
             s.metadata.clone()
@@ -359,7 +424,15 @@ pub fn tables(
     ];
     for (name, columns) in pick {
         let x: Vec<Vec<f32>> = fit.iter().map(columns).collect();
-        let regression = Logistic::fit(&x, &labels, &vec![1.0; x.len()], L2)?;
+        let regression = {
+            let width = x.first().map_or(0, Vec::len);
+            Logistic::fit(
+                &x,
+                &labels,
+                &vec![1.0; x.len()],
+                std::slice::from_ref(&(0..width)),
+            )?
+        };
         add(name, &|s| regression.probabilities(&columns(s)))?;
     }
     add("majority class", &|_| Ok([0.0, 0.0, 0.0, 1.0]))?;

@@ -3,16 +3,17 @@
 use rayon::prelude::*;
 
 use super::metrics::temporal_iou;
-use super::statistics;
 use crate::class::Class;
 use crate::clip::{Clip, Frame};
 use crate::error::Result;
 use crate::generator::{self, Pool, Rendered, Spec};
 use crate::model::native::data::{Split, person};
 use crate::model::native::input::{Input, Region, moments};
+use crate::model::native::lessons::Lesson;
 use crate::model::native::network::Network;
 use crate::model::native::window_priors::WindowPriors;
-use crate::model::native::{self, FRAMES, HEAT_SIDE, KINDS, Window, data};
+use crate::model::native::{self, FRAMES, HEAT_SIDE, KINDS, Observed, Window, data};
+use crate::priors::evidence::Evidence;
 
 /// What becomes of a clip between camera and detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +68,6 @@ pub struct Seen {
     pub family: String,
     /// What the network says, and the priors.
     pub window: Window,
-    /// D3 and trajectory.
-    pub statistics: Vec<f32>,
     /// What a file says without its pictures: frame rate, noise, blur and quality that the generator drew.
     pub metadata: Vec<f32>,
     /// Whether something is wrong at each moment.
@@ -112,6 +111,8 @@ pub struct Prepared {
     pub input: Input,
     /// The priors of the window.
     pub priors: WindowPriors,
+    /// The priors' maps and curves.
+    pub evidence: Evidence,
     /// The truth.
     pub label: Class,
     /// Operator family; empty for real clips.
@@ -130,9 +131,17 @@ impl Prepared {
     /// # Errors
     /// When tensor arithmetic fails.
     pub fn seen(self, network: &Network) -> Result<Seen> {
+        let observed = native::observe(network, &self.input, &self.evidence)?;
+        self.seen_as(network, observed)
+    }
+
+    /// What `network` says, whose trunk has `observed` this clip.
+    ///
+    /// # Errors
+    /// When tensor arithmetic fails.
+    pub fn seen_as(self, network: &Network, observed: Observed) -> Result<Seen> {
         Ok(Seen {
-            window: native::look(network, &self.input, self.priors)?,
-            statistics: statistics::all(&self.input),
+            window: native::judge(network, observed, self.priors)?,
             label: self.label,
             family: self.family,
             metadata: self.metadata,
@@ -175,13 +184,42 @@ pub fn prepare(
     treatment: Treatment,
     encode: &Encoder,
 ) -> Result<Prepared> {
-    let r: Rendered = generator::sample(&selection.spec(seed, index))?;
+    let spec = selection.spec(seed, index);
+    let all: Vec<usize> = (0..spec.frames).collect();
+    prepared(&generator::sample_frames(&spec, &all)?, treatment, encode)
+}
+
+/// What the layers over time learn from one pair of clips: the trunk looks at both.
+///
+/// # Errors
+/// When the generator or the network fails.
+pub fn lessons(network: &Network, seed: u64, pair: u64) -> Result<[Lesson; 2]> {
+    let [forged, real] = data::lesson_clips(seed, pair)?;
+    let look = |(r, region): (Rendered, Region)| -> Result<Lesson> {
+        let sample = data::sample(&r, region);
+        let moments = moments(0, r.clip.frames.len());
+        let (priors, evidence) = WindowPriors::measure(&r.clip, &moments, region)?;
+        Ok(Lesson {
+            observation: native::observe(network, &sample.input, &evidence)?.observation,
+            label: r.class,
+            active: std::array::from_fn(|f| sample.active[f]),
+            scores: priors.scores,
+        })
+    };
+    Ok([look(forged)?, look(real)?])
+}
+
+/// Treats a rendered clip and measures its priors.
+///
+/// # Errors
+/// When the encoder fails.
+pub fn prepared(r: &Rendered, treatment: Treatment, encode: &Encoder) -> Result<Prepared> {
     // Where the person is, is known here; a whole video is searched by the network itself.
-    let bounds = person(&r).unwrap_or([0.0, 0.0, 1.0, 1.0]);
+    let bounds = person(r).unwrap_or([0.0, 0.0, 1.0, 1.0]);
     let region = Region::around(bounds, 0.08, r.clip.width, r.clip.height);
-    let sample = data::sample(&r, region);
+    let sample = data::sample(r, region);
     let moments = moments(0, r.clip.frames.len());
-    let (input, priors) = match treatment {
+    let (input, (priors, evidence)) = match treatment {
         Treatment::None => {
             let priors = WindowPriors::measure(&r.clip, &moments, region)?;
             (sample.input, priors)
@@ -196,6 +234,7 @@ pub fn prepare(
     Ok(Prepared {
         input,
         priors,
+        evidence,
         label: r.class,
         family: r
             .anomaly
@@ -208,7 +247,7 @@ pub fn prepare(
             r.scene.blur,
             r.scene.quality,
         ],
-        active: sample.active,
+        active: std::array::from_fn(|f| sample.active[f]),
         mask: sample.mask,
     })
 }

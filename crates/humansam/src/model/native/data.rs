@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
-use super::input::{Input, Region, moments};
+use super::input::{Input, RATE, Region, cut, moments, neighbour};
 use super::loss::Sample;
 use super::network::{FRAMES, HEAT_SIDE, PARTS, PARTS_SIDE};
 use crate::class::Class;
@@ -11,19 +11,22 @@ use crate::error::Result;
 use crate::generator::{self, Pool, Rendered, Spec, part};
 
 /// Sides of the clips that training renders, pixels: coarse and fine ones, for cameras differ.
-const RENDERED: [usize; 3] = [112, 144, 176];
+const RENDERED: [usize; 3] = [112, 136, 160];
 /// Frames a second, as videos of the usual rates have when they are thinned out to about [`RATE`](super::input::RATE).
 const RATES: [f64; 4] = [10.0, 12.0, 12.5, 15.0];
 /// Of so many training pairs, one shows a place with nobody in it, and the same place with a person.
 const EMPTY_EVERY: u64 = 12;
-/// Least severity in training: what can hardly be seen teaches little.
+/// Least severity that the trunk sees, and the share of the picture that changes at least: less than what tests show.
 const SEVERITY: f32 = 0.4;
+const SHARE: f32 = 0.007;
 
 /// Seeds of training, of fitting the head, of calibration and of tests never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// The network's training.
+    /// The trunk's training.
     Train,
+    /// Training of the layers over time.
+    Lessons,
     /// Fusion and head, on features of the trained network.
     Head,
     /// Calibration of probabilities.
@@ -40,6 +43,7 @@ impl Split {
             Split::Head => 2,
             Split::Calibration => 3,
             Split::Test => 4,
+            Split::Lessons => 5,
         };
         (base << 56) | ((seed & 0xffff) << 40) | (index & 0xff_ffff_ffff)
     }
@@ -66,43 +70,116 @@ pub fn training_spec(split: Split, seed: u64, index: u64) -> Spec {
     }
 }
 
-/// Training clips come in counterfactual pairs, which differ in the anomaly and in nothing else: an even `index` is forged, its
-/// kind taking turns, the odd one after it is the same clip without the anomaly, cut in the same way.
+/// Moments of a clip that one training sample of the trunk shows.
+pub const SHOWN: usize = 4;
+
+/// What is drawn for a pair of training clips.
+struct Pair {
+    forged: Spec,
+    close: bool,
+    margin: f64,
+    rng: ChaCha8Rng,
+}
+
+impl Pair {
+    fn new(split: Split, seed: u64, pair: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ (split as u64) << 32);
+        rng.set_stream(pair);
+        let mut unit = || f64::from(rng.next_u32()) / f64::from(u32::MAX);
+        let (close, margin) = (unit() < 0.75, 0.02 + 0.13 * unit());
+        let forged = Spec {
+            class: Class::FORGED[(pair % 3) as usize],
+            severity: Some(SEVERITY + (1.0 - SEVERITY) * unit() as f32),
+            shown: SHARE,
+            ..training_spec(split, seed, pair)
+        };
+        Self {
+            forged,
+            close,
+            margin,
+            rng,
+        }
+    }
+
+    fn region(&self, r: &Rendered) -> Region {
+        match person(r) {
+            Some(bounds) if self.close => {
+                Region::around(bounds, self.margin, r.clip.width, r.clip.height)
+            }
+            _ => Region::whole(&r.clip),
+        }
+    }
+}
+
+/// What the trunk is taught by: [`SHOWN`] moments of a clip. Clips come in counterfactual pairs, which differ in the anomaly and
+/// in nothing else: an even `index` is forged, its kind taking turns, the odd one after it is the same clip without the anomaly,
+/// cut by the same rule.
 ///
 /// # Errors
 /// When the generator refuses the specification.
 pub fn training_sample(seed: u64, index: u64) -> Result<Sample> {
     let pair = index / 2;
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(pair);
-    let mut unit = || f64::from(rng.next_u32()) / f64::from(u32::MAX);
-    let (close, margin) = (unit() < 0.75, 0.02 + 0.13 * unit());
-    let forged = Spec {
-        class: Class::FORGED[(pair % 3) as usize],
-        severity: Some(SEVERITY + (1.0 - SEVERITY) * unit() as f32),
-        ..training_spec(Split::Train, seed, pair)
-    };
-    let first = index.is_multiple_of(2);
+    let mut drawn = Pair::new(Split::Train, seed, pair);
     let empty = pair % EMPTY_EVERY == EMPTY_EVERY - 1;
-    let spec = match (first, empty) {
-        (true, false) => forged,
+    let spec = match (index.is_multiple_of(2), empty) {
+        (true, false) => drawn.forged.clone(),
         (true, true) => Spec {
             nobody: true,
-            ..forged.twin()
+            ..drawn.forged.twin()
         },
-        (false, _) => forged.twin(),
+        (false, _) => drawn.forged.twin(),
     };
-    let rendered = generator::sample(&spec)?;
-    let region = match person(&rendered) {
-        Some(bounds) if close => {
-            Region::around(bounds, margin, rendered.clip.width, rendered.clip.height)
-        }
-        _ => Region::whole(&rendered.clip),
-    };
+    // Two neighbouring moments early in the clip and two late ones, each with the frames before and after.
+    let step = neighbour(spec.fps.unwrap_or(RATE));
+    let mut draw = |n: u32| (drawn.rng.next_u32() % n) as usize;
+    let half = FRAMES / 2;
+    let (a, b) = (draw(half as u32 - 1), half + draw(half as u32 - 1));
+    let all = moments(0, spec.frames);
+    let mut frames = Vec::new();
+    let mut shots = Vec::new();
+    for m in [a, a + 1, b, b + 1].map(|i| all[i]) {
+        let mut place = |f: usize| {
+            frames.iter().position(|x| *x == f).unwrap_or_else(|| {
+                frames.push(f);
+                frames.len() - 1
+            })
+        };
+        shots.push(Shot {
+            frame: m,
+            now: place(m),
+            before: place(m.saturating_sub(step)),
+            after: place((m + step).min(spec.frames - 1)),
+        });
+    }
+    let rendered = generator::sample_frames(&spec, &frames)?;
+    let region = drawn.region(&rendered);
     Ok(Sample {
         nobody: spec.nobody,
-        ..sample(&rendered, region)
+        ..taught(&rendered, region, &shots)
     })
+}
+
+/// A pair of whole clips for the layers over time, forged and real, rendered with maps but without flow, and where each is cut.
+///
+/// # Errors
+/// When the generator refuses the specification.
+pub fn lesson_clips(seed: u64, pair: u64) -> Result<[(Rendered, Region); 2]> {
+    let mut drawn = Pair::new(Split::Lessons, seed, pair);
+    // As tests draw them.
+    drawn.forged.severity = None;
+    drawn.forged.shown = Spec::new(0).shown;
+    let cut = |spec: &Spec| -> Result<(Rendered, Region)> {
+        let all: Vec<usize> = (0..spec.frames).collect();
+        let r = generator::sample_frames(spec, &all)?;
+        let region = Region::around(
+            person(&r).unwrap_or([0.0, 0.0, 1.0, 1.0]),
+            drawn.margin,
+            r.clip.width,
+            r.clip.height,
+        );
+        Ok((r, region))
+    };
+    Ok([cut(&drawn.forged)?, cut(&drawn.forged.twin())?])
 }
 
 /// Box of the person over all frames, in shares of the picture: left, top, right, bottom.
@@ -130,19 +207,40 @@ pub fn person(r: &Rendered) -> Option<[f64; 4]> {
     })
 }
 
-/// Everything the network is taught by, of a region of a clip rendered with its maps.
+/// A moment, and where it and its neighbours are among the frames that were rendered.
+struct Shot {
+    frame: usize,
+    now: usize,
+    before: usize,
+    after: usize,
+}
+
+/// Everything the network can be taught by, of a region of a clip rendered with its maps, at the sixteen moments.
 pub fn sample(r: &Rendered, region: Region) -> Sample {
-    let moments = moments(0, r.clip.frames.len());
+    let step = neighbour(r.clip.fps);
+    let last = r.clip.frames.len() - 1;
+    let shots = moments(0, r.clip.frames.len()).map(|m| Shot {
+        frame: m,
+        now: m,
+        before: m.saturating_sub(step),
+        after: (m + step).min(last),
+    });
+    taught(r, region, &shots)
+}
+
+fn taught(r: &Rendered, region: Region, shots: &[Shot]) -> Sample {
     let width = r.clip.width;
-    let mut active = [false; FRAMES];
-    let mut mask = Vec::with_capacity(FRAMES * HEAT_SIDE * HEAT_SIDE);
-    let mut parts = Vec::with_capacity(FRAMES * PARTS_SIDE * PARTS_SIDE);
-    let mut near = Vec::with_capacity(FRAMES * PARTS_SIDE * PARTS_SIDE);
-    for (f, &m) in moments.iter().enumerate() {
-        active[f] = r
-            .anomaly
-            .as_ref()
-            .is_some_and(|a| (a.first_frame..=a.last_frame).contains(&m));
+    let mut active = Vec::with_capacity(shots.len());
+    let mut mask = Vec::with_capacity(shots.len() * HEAT_SIDE * HEAT_SIDE);
+    let mut parts = Vec::with_capacity(shots.len() * PARTS_SIDE * PARTS_SIDE);
+    let mut near = Vec::with_capacity(shots.len() * PARTS_SIDE * PARTS_SIDE);
+    for shot in shots {
+        active.push(
+            r.anomaly
+                .as_ref()
+                .is_some_and(|a| (a.first_frame..=a.last_frame).contains(&shot.frame)),
+        );
+        let m = shot.now;
         let (seen, depth, wrong) = (&r.parts[m], &r.depth[m].data, &r.mask[m].data);
         for_cells(HEAT_SIDE, region, width, |cell| {
             let sum: f32 = cell.iter().map(|&i| wrong[i]).sum();
@@ -161,8 +259,13 @@ pub fn sample(r: &Rendered, region: Region) -> Sample {
             near.push((200.0 * mean).clamp(0.0, 255.0) as u8);
         });
     }
+    let frames: Vec<_> = r.clip.frames.iter().map(|f| cut(f, region)).collect();
+    let triples: Vec<_> = shots
+        .iter()
+        .map(|s| (&frames[s.now], &frames[s.before], &frames[s.after]))
+        .collect();
     Sample {
-        input: Input::new(&r.clip, &moments, region),
+        input: Input::from_cut(&triples),
         label: r.class,
         nobody: false,
         active,
@@ -197,7 +300,13 @@ mod tests {
     #[test]
     fn splits_never_meet() {
         let mut seen = std::collections::HashSet::new();
-        for split in [Split::Train, Split::Head, Split::Calibration, Split::Test] {
+        for split in [
+            Split::Train,
+            Split::Lessons,
+            Split::Head,
+            Split::Calibration,
+            Split::Test,
+        ] {
             for seed in 0..3 {
                 for i in 0..50 {
                     assert!(seen.insert(split.seed(seed, i)));
@@ -210,8 +319,9 @@ mod tests {
     fn samples_have_their_maps() {
         let s = training_sample(3, 2).unwrap();
         assert_eq!(s.label, Class::Spatial);
-        assert_eq!(s.mask.len(), FRAMES * HEAT_SIDE * HEAT_SIDE);
-        assert_eq!(s.parts.len(), FRAMES * PARTS_SIDE * PARTS_SIDE);
+        assert_eq!(s.active.len(), SHOWN);
+        assert_eq!(s.mask.len(), SHOWN * HEAT_SIDE * HEAT_SIDE);
+        assert_eq!(s.parts.len(), SHOWN * PARTS_SIDE * PARTS_SIDE);
         assert_eq!(s.inverse_depth.len(), s.parts.len());
         assert!(s.active.iter().any(|a| *a) && s.mask.iter().any(|m| *m > 0));
         assert!(s.parts.contains(&part::TORSO));
@@ -231,6 +341,9 @@ mod tests {
             .zip(&s.input.pixels)
             .filter(|(a, b)| a != b)
             .count();
-        assert!(differ > 0 && differ < s.input.pixels.len() / 2, "{differ}");
+        assert!(
+            differ > 0 && differ < s.input.pixels.len() * 3 / 4,
+            "{differ}"
+        );
     }
 }

@@ -2,29 +2,52 @@
 //! them; and what else than learned features goes into them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 
 use candle_core::{Device, Tensor, Var};
 
 use super::network::{DEPTH_WIDTH, VIDEO_WIDTH};
-use super::part_paths;
 use super::window_priors::{self, WindowPriors};
+use super::{Observed, part_paths};
 use crate::class::Class;
 use crate::error::{HumansamError, Result};
-use crate::model::evaluate::logistic::Scaler;
+use crate::model::evaluate::logistic::{Logistic, Scaler};
 use crate::model::evaluate::metrics::CLASSES;
 use crate::model::evaluate::statistics;
 use crate::model::fusion::{AffineHead, Fusion, FusionConfig, FusionMode};
 use crate::model::optimiser::{AdamW, Variables, gradients};
 use crate::model::rce;
 use crate::model::weights::{Layout, Weights};
+use crate::priors::evidence;
 
 /// Numbers that are computed without further weights and join the video branch's feature: priors, D3 and trajectory, the parts'
 /// paths.
-pub const EXTRA: usize =
-    window_priors::NUMBERS + statistics::D3 + statistics::TRAJECTORY + part_paths::NUMBERS;
+pub const EXTRA: usize = window_priors::NUMBERS
+    + evidence::STATISTICS
+    + statistics::D3
+    + statistics::TRAJECTORY
+    + part_paths::NUMBERS;
+/// Where the priors' numbers are in the video branch's feature.
+pub const PRIORS: Range<usize> = VIDEO_WIDTH..VIDEO_WIDTH + window_priors::NUMBERS;
+/// The richer statistics of the priors.
+pub const STATISTICS: Range<usize> = PRIORS.end..PRIORS.end + evidence::STATISTICS;
+/// D3.
+pub const D3: Range<usize> = STATISTICS.end..STATISTICS.end + statistics::D3;
+/// Trajectory features.
+pub const TRAJECTORY: Range<usize> = D3.end..D3.end + statistics::TRAJECTORY;
 /// Width of the joint feature with gated fusion.
 const JOINT: usize = 24;
+/// Columns of `[video; depth]` that share a penalty: the appearance-motion branch, the priors, their statistics, D3 and trajectory,
+/// the parts' paths, the structure branch.
+const GROUPS: [Range<usize>; 6] = [
+    0..VIDEO_WIDTH,
+    PRIORS,
+    STATISTICS,
+    D3.start..TRAJECTORY.end,
+    TRAJECTORY.end..VIDEO_WIDTH + EXTRA,
+    VIDEO_WIDTH + EXTRA..VIDEO_WIDTH + EXTRA + DEPTH_WIDTH,
+];
 /// Most full-batch steps of a fit.
 const STEPS: usize = 600;
 /// Steps between looks at the clips kept back.
@@ -45,6 +68,16 @@ impl Features {
     /// Both, one after the other.
     pub fn joined(&self) -> Vec<f32> {
         self.video.iter().chain(&self.depth).copied().collect()
+    }
+
+    /// Logits of the four classes, in label order, by the affine map of a head.
+    ///
+    /// # Errors
+    /// When the features are not that head's.
+    pub fn logits(&self, affine: &AffineHead) -> Result<[f64; CLASSES]> {
+        let raw: Vec<f64> = self.joined().iter().map(|v| f64::from(*v)).collect();
+        let z = affine.apply(&raw)?;
+        Ok(std::array::from_fn(|k| z[k]))
     }
 }
 
@@ -77,8 +110,12 @@ pub fn layout() -> Layout {
 }
 
 impl Head {
-    /// Fits fusion and head to clips by full-batch AdamW on the RCE loss. Features are many and clips few, so the number of steps
-    /// is found first: a fit to four clips in five, stopped where the loss of the fifth is least; then all clips take that many.
+    /// Fits fusion and head to clips on the RCE loss.
+    ///
+    /// Gated: one multinomial logistic regression over both branches' features and the numbers computed without weights, with a penalty
+    /// for each of these groups that cross-validation chooses ([`logistic`](crate::model::evaluate::logistic)): what does not help on
+    /// clips kept back is penalised away. Paper: full-batch AdamW, stopped where the loss of a fifth of the clips is least on a fit to
+    /// the others.
     ///
     /// # Errors
     /// When there are no clips or lengths differ.
@@ -89,6 +126,9 @@ impl Head {
         confidences: &[f64],
         seed: u64,
     ) -> Result<Self> {
+        if mode == FusionMode::Gated {
+            return Self::regressed(clips, labels, confidences);
+        }
         check(clips, labels, confidences)?;
         let config = config(mode);
         let part = |kept: &dyn Fn(usize) -> bool| -> Vec<usize> {
@@ -123,6 +163,66 @@ impl Head {
             Start::Seed(seed),
         )?;
         Ok(head)
+    }
+
+    /// The penalised regression as gates, `fc1`, `fc2` and `head`.
+    fn regressed(clips: &[&Features], labels: &[Class], confidences: &[f64]) -> Result<Self> {
+        check(clips, labels, confidences)?;
+        let config = config(FusionMode::Gated);
+        let rows: Vec<Vec<f32>> = clips.iter().map(|c| c.joined()).collect();
+        let labels: Vec<usize> = labels.iter().map(|l| l.label()).collect();
+        let weights: Vec<f64> = confidences.iter().map(|c| rce::weight(*c)).collect();
+        let (scaler, affine) = Logistic::fit(&rows, &labels, &weights, &GROUPS)?.into_parts();
+
+        // head = [I 0]: the first numbers of the joint feature are the classes' sums, each its own. A class's gate is the share of
+        // its branch in how much the sum varies over clips; g and 1 - g are divided out.
+        let (j, width) = (config.joint, affine.width);
+        let spread = |k: usize, columns: Range<usize>| -> f64 {
+            let row = &affine.weight[k * width..(k + 1) * width];
+            let sums: Vec<f64> = rows
+                .iter()
+                .map(|r| {
+                    let x = scaler.apply(r);
+                    columns.clone().map(|i| row[i] * x[i]).sum()
+                })
+                .collect();
+            let mean = sums.iter().sum::<f64>() / sums.len() as f64;
+            (sums.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / sums.len() as f64).sqrt()
+        };
+        let mut head = vec![0f32; CLASSES * j];
+        let mut fc1 = vec![0f32; j * config.video];
+        let mut fc2 = vec![0f32; j * config.depth];
+        let mut logits = vec![0f32; CLASSES];
+        for k in 0..CLASSES {
+            head[k * j + k] = 1.0;
+            let (video, depth) = (spread(k, 0..config.video), spread(k, config.video..width));
+            let gate = (video / (video + depth).max(1e-9)).clamp(0.05, 0.95);
+            logits[k] = (gate / (1.0 - gate)).ln() as f32;
+            let row = &affine.weight[k * width..(k + 1) * width];
+            for (i, w) in row.iter().enumerate() {
+                match i.checked_sub(config.video) {
+                    None => fc1[k * config.video + i] = (w / gate) as f32,
+                    Some(i) => fc2[k * config.depth + i] = (w / (1.0 - gate)) as f32,
+                }
+            }
+        }
+        let bias: Vec<f32> = affine.bias.iter().map(|b| *b as f32).collect();
+        let of = |v: Vec<f32>, shape: &[usize]| -> Result<Tensor> {
+            Ok(Tensor::from_vec(v, shape, &Device::Cpu)?)
+        };
+        let tensors = HashMap::from([
+            ("gate".to_owned(), of(logits, &[CLASSES])?),
+            ("fc1.weight".to_owned(), of(fc1, &[j, config.video])?),
+            ("fc1.bias".to_owned(), of(vec![0.0; j], &[j])?),
+            ("fc2.weight".to_owned(), of(fc2, &[j, config.depth])?),
+            ("fc2.bias".to_owned(), of(vec![0.0; j], &[j])?),
+            ("head.weight".to_owned(), of(head, &[CLASSES, j])?),
+            ("head.bias".to_owned(), of(bias, &[CLASSES])?),
+        ]);
+        Ok(Self {
+            scaler,
+            fusion: Fusion::new(config, Path::new("head"), tensors)?,
+        })
     }
 
     /// Standardisation, fusion and head as one affine map of the raw feature `[video; depth]`.
@@ -320,9 +420,15 @@ fn descend(
     ))
 }
 
-/// The numbers that join the video branch's feature: [`WindowPriors::numbers`], then [`statistics::all`].
-pub fn extra(priors: &WindowPriors, statistics: Vec<f32>) -> Vec<f32> {
-    priors.numbers.iter().copied().chain(statistics).collect()
+/// The numbers that join the video branch's feature: [`WindowPriors::numbers`], [`WindowPriors::statistics`],
+/// [`statistics::all`], [`part_paths::numbers`].
+pub fn extra(priors: &WindowPriors, observed: &Observed) -> Vec<f32> {
+    let mut out = priors.numbers.to_vec();
+    out.extend(&priors.statistics);
+    out.extend(&observed.statistics);
+    out.extend(part_paths::numbers(&observed.observation.described));
+    debug_assert_eq!(out.len(), EXTRA);
+    out
 }
 
 #[cfg(test)]
@@ -349,8 +455,7 @@ mod tests {
             let affine = head.affine().unwrap();
             let mut right = 0;
             for (f, l) in features.iter().zip(&labels) {
-                let raw: Vec<f64> = f.joined().iter().map(|v| f64::from(*v)).collect();
-                let z = affine.apply(&raw).unwrap();
+                let z = f.logits(&affine).unwrap();
                 let best = (0..4).max_by(|&a, &b| z[a].total_cmp(&z[b])).unwrap();
                 right += usize::from(best == l.label());
                 let x: Vec<f32> = head

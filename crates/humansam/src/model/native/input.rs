@@ -1,6 +1,8 @@
 //! From a clip to what the network is given: sixteen moments, the part of the picture where the person is, and around each
 //! moment the frames before and after.
 
+use std::collections::BTreeMap;
+
 use candle_core::{Device, Tensor};
 
 use super::network::{CHANNELS, FRAMES, SIDE};
@@ -69,7 +71,7 @@ pub fn neighbour(fps: f64) -> usize {
     thinning(fps, RATE)
 }
 
-/// What the network is given, in bytes: `[FRAMES, SIDE, SIDE, CHANNELS]`.
+/// What the network is given, in bytes: `[moments, SIDE, SIDE, CHANNELS]`; a window has `FRAMES` moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
     /// The bytes.
@@ -81,22 +83,21 @@ impl Input {
     pub fn new(clip: &Clip, moments: &[usize; FRAMES], region: Region) -> Self {
         let last = clip.frames.len().saturating_sub(1);
         let step = neighbour(clip.fps);
-        let small = |i: usize| cut(&clip.frames[i.min(last)], region);
-        let mut pixels = Vec::with_capacity(FRAMES * SIDE * SIDE * CHANNELS);
-        for &m in moments {
-            push(
-                &mut pixels,
-                &small(m),
-                &small(m.saturating_sub(step)),
-                &small(m + step),
-            );
+        let triples = moments.map(|m| [m, m.saturating_sub(step), m + step].map(|i| i.min(last)));
+        // Neighbours of one moment are often moments themselves.
+        let mut small = BTreeMap::new();
+        for &i in triples.iter().flatten() {
+            small
+                .entry(i)
+                .or_insert_with(|| cut(&clip.frames[i], region));
         }
-        Self { pixels }
+        let triples = triples.map(|[m, b, a]| (&small[&m], &small[&b], &small[&a]));
+        Self::from_cut(&triples)
     }
 
     /// From frames already cut and scaled: `(moment, before, after)`.
-    pub fn from_cut(frames: &[(Frame, Frame, Frame)]) -> Self {
-        let mut pixels = Vec::with_capacity(FRAMES * SIDE * SIDE * CHANNELS);
+    pub fn from_cut(frames: &[(&Frame, &Frame, &Frame)]) -> Self {
+        let mut pixels = Vec::with_capacity(frames.len() * SIDE * SIDE * CHANNELS);
         for (now, before, after) in frames {
             push(&mut pixels, now, before, after);
         }
@@ -120,7 +121,7 @@ fn push(out: &mut Vec<u8>, now: &Frame, before: &Frame, after: &Frame) {
     }
 }
 
-/// A batch as a tensor `[B, FRAMES, SIDE, SIDE, CHANNELS]`: colours `4 (v - 0.45)`, changes of luma times 4, of values in
+/// A batch as a tensor `[B · moments, SIDE, SIDE, CHANNELS]`: colours `4 (v - 0.45)`, changes of luma times 4, of values in
 /// `[0, 1]`.
 ///
 /// # Errors
@@ -141,7 +142,7 @@ pub fn tensor(batch: &[&Input]) -> Result<Tensor> {
     }
     Ok(Tensor::from_vec(
         data,
-        (batch.len(), FRAMES, SIDE, SIDE, CHANNELS),
+        ((), SIDE, SIDE, CHANNELS),
         &Device::Cpu,
     )?)
 }
@@ -179,7 +180,7 @@ mod tests {
         assert_eq!(input.pixels[at..at + 5], [6, 12, 100, luma(5), luma(7)]);
         assert_eq!(
             tensor(&[&input]).unwrap().dims(),
-            [1, FRAMES, SIDE, SIDE, CHANNELS]
+            [FRAMES, SIDE, SIDE, CHANNELS]
         );
     }
 }

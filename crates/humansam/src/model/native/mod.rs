@@ -1,17 +1,23 @@
 //! The native model: small enough to be trained on two cores and to ship with the program.
 //!
-//! Two branches ([`network`]) look at windows of sixteen frames ([`input`]); fusion and head ([`head`]) are fitted on their
-//! features, on numbers that need no weights among them; [`verdict`] puts the windows of a video together.
+//! Two branches ([`network`]) look at windows of sixteen frames ([`input`]), moment by moment ([`trunk`]) and over time
+//! ([`temporal`]); fusion and head ([`head`]) are fitted on their features, on numbers that need no weights among them;
+//! [`verdict`] puts the windows of a video together.
 
 mod conv;
 pub mod data;
 pub mod head;
 pub mod input;
+mod layers;
+pub mod lessons;
 pub mod loss;
 pub mod network;
+pub mod observation;
 pub mod part_paths;
 pub mod rounds;
+pub mod temporal;
 pub mod train;
+pub mod trunk;
 pub mod verdict;
 pub mod window_priors;
 
@@ -28,10 +34,12 @@ use super::fusion::AffineHead;
 use super::weights::{Layout, Weights, read_tensors};
 use crate::clip::Clip;
 use crate::error::{HumansamError, Result};
+use crate::priors::evidence::Evidence;
 
 use head::{Features, Head};
 use input::{Input, Region};
 use network::Network;
+use observation::Observation;
 use window_priors::WindowPriors;
 
 pub use network::{FRAMES, HEAT_SIDE, KINDS, PARTS, PARTS_SIDE, SIDE};
@@ -41,10 +49,12 @@ pub use network::{FRAMES, HEAT_SIDE, KINDS, PARTS, PARTS_SIDE, SIDE};
 pub struct Card {
     /// Name for reports.
     pub name: String,
-    /// How it was trained.
+    /// How the trunk was trained.
     pub training: train::TrainConfig,
     /// Steps of that schedule that were done.
     pub steps: usize,
+    /// How the layers over time were trained.
+    pub lessons: lessons::LessonsConfig,
     /// Clips that fusion and head were fitted on.
     pub head_clips: usize,
     /// Clips that probabilities were calibrated on.
@@ -83,7 +93,7 @@ pub struct Window {
 /// # Errors
 /// When tensor arithmetic fails.
 pub fn parts(network: &Network, input: &Input) -> Result<Vec<u8>> {
-    likeliest(&network.forward(&input::tensor(&[input])?)?.parts)
+    likeliest(&network.moments(&input::tensor(&[input])?)?.parts)
 }
 
 fn likeliest(parts: &Tensor) -> Result<Vec<u8>> {
@@ -91,18 +101,51 @@ fn likeliest(parts: &Tensor) -> Result<Vec<u8>> {
     Ok(best.into_iter().map(|p| p as u8).collect())
 }
 
-/// Runs the branches on a window, of which `priors` were measured.
+/// A window as the trunk saw it: what the layers over time are given, and what is shown to people.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// What the layers over time are given.
+    pub observation: Observation,
+    /// As in [`Window::heat`].
+    pub heat: Vec<f32>,
+    /// As in [`Window::parts`].
+    pub parts: Vec<u8>,
+    /// D3 and trajectory.
+    pub statistics: Vec<f32>,
+}
+
+fn numbers(t: &Tensor) -> Result<Vec<f32>> {
+    Ok(t.flatten_all()?.to_vec1::<f32>()?)
+}
+
+fn sigmoid(v: f32) -> f32 {
+    1.0 / (1.0 + (-v).exp())
+}
+
+/// Runs the trunk on a window.
 ///
 /// # Errors
 /// When tensor arithmetic fails.
-pub fn look(network: &Network, input: &Input, priors: WindowPriors) -> Result<Window> {
-    let out = network.forward(&input::tensor(&[input])?)?;
-    let numbers = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1::<f32>()?) };
-    let sigmoid = |v: f32| 1.0 / (1.0 + (-v).exp());
+pub fn observe(network: &Network, input: &Input, evidence: &Evidence) -> Result<Observed> {
+    let pixels = input::tensor(&[input])?;
+    let seen = network.moments(&pixels)?;
+    Ok(Observed {
+        observation: Observation::new(&seen, &pixels, evidence)?,
+        heat: numbers(&seen.heat)?.into_iter().map(sigmoid).collect(),
+        parts: likeliest(&seen.parts)?,
+        statistics: statistics::all(input),
+    })
+}
+
+/// Runs the layers over time on an observed window, of which `priors` were measured.
+///
+/// # Errors
+/// When tensor arithmetic fails.
+pub fn judge(network: &Network, observed: Observed, priors: WindowPriors) -> Result<Window> {
+    let out = network.judge(&[&observed.observation])?;
     let line: Vec<f32> = numbers(&out.timeline)?.into_iter().map(sigmoid).collect();
     let mut video = numbers(&out.video)?;
-    video.extend(head::extra(&priors, statistics::all(input)));
-    video.extend(part_paths::numbers(&numbers(&out.described)?));
+    video.extend(head::extra(&priors, &observed));
     Ok(Window {
         features: Features {
             video,
@@ -113,8 +156,8 @@ pub fn look(network: &Network, input: &Input, priors: WindowPriors) -> Result<Wi
             .chunks_exact(KINDS)
             .map(|c| std::array::from_fn(|k| c[k]))
             .collect(),
-        heat: numbers(&out.heat)?.into_iter().map(sigmoid).collect(),
-        parts: likeliest(&out.parts)?,
+        heat: observed.heat,
+        parts: observed.parts,
     })
 }
 
@@ -152,8 +195,13 @@ impl NativeModel {
     /// # Errors
     /// When tensor arithmetic fails.
     pub fn look(&self, clip: &Clip, moments: &[usize; FRAMES], region: Region) -> Result<Window> {
-        let priors = WindowPriors::measure(clip, moments, region)?;
-        look(&self.network, &Input::new(clip, moments, region), priors)
+        let (priors, evidence) = WindowPriors::measure(clip, moments, region)?;
+        let input = Input::new(clip, moments, region);
+        judge(
+            &self.network,
+            observe(&self.network, &input, &evidence)?,
+            priors,
+        )
     }
 
     /// Logits of the four classes, in label order.
@@ -161,9 +209,7 @@ impl NativeModel {
     /// # Errors
     /// When the features are not this model's.
     pub fn logits(&self, features: &Features) -> Result<[f64; CLASSES]> {
-        let raw: Vec<f64> = features.joined().iter().map(|v| f64::from(*v)).collect();
-        let z = self.affine.apply(&raw)?;
-        Ok(std::array::from_fn(|k| z[k]))
+        features.logits(&self.affine)
     }
 
     /// All tensors of the file.
@@ -206,7 +252,7 @@ impl NativeModel {
             message: format!("is not a model card: {e}"),
         })?;
         Self::new(
-            Network::new(network)?,
+            Network::new(network),
             Head::from_weights(&all, source)?,
             card,
         )

@@ -6,7 +6,8 @@
 //! first and the last quarter, deviation of `a_t`; logarithms of all. Then, over all parts that are seen, mean and maximum of each, and the
 //! mean over head, trunk, arms and legs; sizes of left limbs against right ones; the size of what should not be there.
 
-use super::network::{DESCRIPTION, FRAMES, PARTS};
+use super::network::{FRAMES, PARTS, REGIONS};
+use super::observation::DESCRIPTION;
 
 /// Numbers of a part.
 const OF_PART: usize = 6;
@@ -75,11 +76,11 @@ fn of_part(path: &[Description<'_>]) -> [f32; OF_PART] {
     ]
 }
 
-/// The numbers of a window whose description is `[FRAMES, PARTS, DESCRIPTION]`.
+/// The numbers of a window whose description is `[FRAMES, REGIONS, DESCRIPTION]`, background first.
 pub fn numbers(described: &[f32]) -> Vec<f32> {
-    debug_assert_eq!(described.len(), FRAMES * PARTS * DESCRIPTION);
+    debug_assert_eq!(described.len(), FRAMES * REGIONS * DESCRIPTION);
     let at = |t: usize, p: usize| {
-        let start = (t * PARTS + p - 1) * DESCRIPTION;
+        let start = (t * REGIONS + p) * DESCRIPTION;
         &described[start..start + DESCRIPTION]
     };
     let paths: Vec<Vec<Description<'_>>> = (1..=PARTS)
@@ -120,12 +121,15 @@ mod tests {
 
     fn scene(f: impl Fn(usize, usize) -> [f32; DESCRIPTION]) -> Vec<f32> {
         (0..FRAMES)
-            .flat_map(|t| (1..=PARTS).flat_map(|p| f(t, p)).collect::<Vec<_>>())
+            .flat_map(|t| (0..REGIONS).flat_map(|p| f(t, p)).collect::<Vec<_>>())
             .collect()
     }
 
     fn part(x: f32, red: f32, size: f32) -> [f32; DESCRIPTION] {
-        [x, 0.2, 0.1, 0.3, red, 0.1, 0.1, 0.0, 0.0, size]
+        let mut d = [0.0; DESCRIPTION];
+        d[..7].copy_from_slice(&[x, 0.2, 0.1, 0.3, red, 0.1, 0.1]);
+        d[DESCRIPTION - 1] = size;
+        d
     }
 
     #[test]

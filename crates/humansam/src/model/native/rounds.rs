@@ -130,8 +130,7 @@ mod tests {
         let loss = |h: &Head| -> f64 {
             let a = h.affine().unwrap();
             let of = |(f, l): (&Features, &Class)| {
-                let raw: Vec<f64> = f.joined().iter().map(|v| f64::from(*v)).collect();
-                let p = softmax(&a.apply(&raw).unwrap());
+                let p = softmax(&f.logits(&a).unwrap());
                 -p[l.label()].max(1e-12).ln()
             };
             features.iter().zip(&labels).map(of).sum()

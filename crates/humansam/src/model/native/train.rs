@@ -1,10 +1,10 @@
-//! Training of the native network on the fly: one thread renders clips, one trains on them.
+//! Training of the trunk on the fly: one thread renders moments of clips, one trains on them.
 //!
 //! Clips enter a pool in the order of their numbers; step `k` draws its batch from the clips `n(k) - pool .. n(k)` with
 //! `n(k) = batch + k · fresh`, so that each clip is seen about `batch / fresh` times. Which clips a step sees depends on the
 //! seed and the step alone, not on how fast either thread is.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
@@ -15,15 +15,15 @@ use rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::loss::{Sample, loss};
-use super::network::Network;
-use super::network::{CHANNELS, DEPTH_WIDTH, PARTS_SIDE, SIDE, VIDEO_WIDTH, initial};
-use super::{HEAT_SIDE, input};
-use crate::class::Class;
+use super::loss::{Sample, of_moments};
+use super::network::{CHANNELS, PARTS_SIDE, SIDE};
+use super::{HEAT_SIDE, input, trunk};
 use crate::error::{HumansamError, Result};
-use crate::model::fusion::{Fusion, FusionConfig};
 use crate::model::optimiser::{AdamW, Gradients, Variables, gradients, learning_rate};
 use crate::model::weights::{Weights, read_tensors};
+
+/// Parts of the loss.
+const LOSSES: usize = 4;
 
 /// How a training run goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,10 +54,10 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             seed: 1,
-            steps: 700,
+            steps: 1200,
             batch: 16,
-            fresh: 4,
-            pool: 1200,
+            fresh: 6,
+            pool: 1600,
             rate: 2e-3,
             warmup: 50,
             weight_decay: 0.02,
@@ -67,24 +67,11 @@ impl Default for TrainConfig {
     }
 }
 
-/// The branches with the head that teaches them. It is not kept: [`head`](super::head) fits another one afterwards, with more
-/// to go on.
-#[derive(Clone, Debug)]
-pub struct Branches {
-    /// The branches.
-    pub network: Network,
-    fusion: Fusion,
-}
-
-fn fusion_config() -> FusionConfig {
-    FusionConfig::gated(VIDEO_WIDTH, DEPTH_WIDTH, 32, Class::ALL.len())
-}
-
-/// The network in a checkpoint, and the steps it has had.
+/// The trunk's tensors in a checkpoint, and the steps it has had.
 ///
 /// # Errors
 /// When the file is no checkpoint.
-pub fn network_of(checkpoint: &Path) -> Result<(Network, usize)> {
+pub fn trunk_of(checkpoint: &Path) -> Result<(HashMap<String, Tensor>, usize)> {
     let tensors = read_tensors(checkpoint)?;
     let state = tensors
         .get("state")
@@ -96,13 +83,12 @@ pub fn network_of(checkpoint: &Path) -> Result<(Network, usize)> {
             path: checkpoint.to_owned(),
             message: format!("is no training checkpoint: {e}"),
         })?;
-    let network = tensors
+    let trunk = tensors
         .into_iter()
         .filter_map(|(n, t)| n.strip_prefix("variable.").map(|n| (n.to_owned(), t)))
-        .filter(|(n, _)| !n.starts_with("fusion."))
         .collect();
-    let checked = Weights::check(checkpoint, network, &super::network::layout())?;
-    Ok((Network::new(checked.tensors().clone())?, step))
+    let checked = Weights::check(checkpoint, trunk, &trunk::layout())?;
+    Ok((checked.tensors().clone(), step))
 }
 
 /// Where a run stands.
@@ -110,10 +96,8 @@ pub fn network_of(checkpoint: &Path) -> Result<(Network, usize)> {
 pub struct Progress {
     /// Steps done.
     pub step: usize,
-    /// Smoothed losses: class, time line, heat map, parts, depth.
-    pub losses: [f64; 5],
-    /// Smoothed share of right classes in training batches.
-    pub accuracy: f64,
+    /// Smoothed losses: kinds, heat map, parts, depth.
+    pub losses: [f64; LOSSES],
     /// Norm of the gradient before clipping.
     pub norm: f64,
 }
@@ -126,15 +110,7 @@ struct State {
 
 impl State {
     fn new(config: &TrainConfig) -> Result<Self> {
-        let mut tensors = initial(config.seed)?;
-        for (n, t) in Weights::synthetic(&fusion_config().layout(), config.seed)?.tensors() {
-            let t = if n == "gate" {
-                t.zeros_like()?
-            } else {
-                t.clone()
-            };
-            tensors.insert(format!("fusion.{n}"), t);
-        }
+        let tensors = trunk::initial(config.seed)?;
         let variables: Variables = tensors
             .iter()
             .map(|(n, t)| Ok((n.clone(), Var::from_tensor(t)?)))
@@ -147,26 +123,15 @@ impl State {
         })
     }
 
-    fn model(&self) -> Result<Branches> {
-        let (mut network, mut fusion) = (
-            std::collections::HashMap::new(),
-            std::collections::HashMap::new(),
-        );
-        for (n, v) in &self.variables {
-            match n.strip_prefix("fusion.") {
-                Some(n) => fusion.insert(n.to_owned(), v.as_tensor().clone()),
-                None => network.insert(n.clone(), v.as_tensor().clone()),
-            };
-        }
-        let fusion = Fusion::new(fusion_config(), Path::new("training"), fusion)?;
-        Ok(Branches {
-            network: Network::new(network)?,
-            fusion,
-        })
+    fn tensors(&self) -> HashMap<String, Tensor> {
+        self.variables
+            .iter()
+            .map(|(n, v)| (n.clone(), v.as_tensor().clone()))
+            .collect()
     }
 
     fn save(&self, path: &Path, config: &TrainConfig) -> Result<()> {
-        let mut tensors = std::collections::HashMap::new();
+        let mut tensors = HashMap::new();
         for (n, v) in &self.variables {
             tensors.insert(format!("variable.{n}"), v.as_tensor().clone());
         }
@@ -201,8 +166,10 @@ impl State {
         let (step, made): (usize, TrainConfig) =
             serde_json::from_slice(&of("state")?.to_vec1::<u8>()?)
                 .map_err(|e| bad(format!("training state: {e}")))?;
+        // The schedule may be shortened or prolonged on the way.
         let same = |c: &TrainConfig| TrainConfig {
             checkpoint_every: 1,
+            steps: 1,
             ..c.clone()
         };
         if same(&made) != same(config) {
@@ -224,7 +191,7 @@ impl State {
     }
 }
 
-/// Trains from `source`, which makes the clip of a number, and returns the branches. `progress` may break off before the
+/// Trains from `source`, which makes the sample of a number, and returns the trunk's tensors. `progress` may break off before the
 /// schedule ends. A checkpoint in `folder` is continued when
 /// `resume` is set; one is left there at the end and when `progress` breaks off.
 ///
@@ -236,7 +203,7 @@ pub fn train<S>(
     resume: bool,
     source: S,
     mut progress: impl FnMut(&Progress) -> ControlFlow<()>,
-) -> Result<Branches>
+) -> Result<HashMap<String, Tensor>>
 where
     S: Fn(u64) -> Result<Sample> + Send + Sync,
 {
@@ -274,7 +241,7 @@ where
         });
         let mut pool: VecDeque<Sample> = VecDeque::new();
         let mut end = first;
-        let mut smoothed: Option<([f64; 5], f64)> = None;
+        let mut smoothed: Option<[f64; LOSSES]> = None;
         let receiver = receiver;
         while state.step < config.steps {
             while end < wanted(state.step) {
@@ -287,19 +254,17 @@ where
                     pool.pop_front();
                 }
             }
-            let (losses, right, norm) = one_step(config, &mut state, pool.make_contiguous())?;
-            let (s, a) = smoothed.get_or_insert((losses, right));
+            let (losses, norm) = one_step(config, &mut state, pool.make_contiguous())?;
+            let s = smoothed.get_or_insert(losses);
             for (s, l) in s.iter_mut().zip(losses) {
                 *s += 0.03 * (l - *s);
             }
-            *a += 0.03 * (right - *a);
             if state.step.is_multiple_of(config.checkpoint_every) {
                 state.save(&path, config)?;
             }
             let p = Progress {
                 step: state.step,
                 losses: *s,
-                accuracy: *a,
                 norm,
             };
             if progress(&p).is_break() {
@@ -309,15 +274,19 @@ where
         Ok(())
     })?;
     state.save(&path, config)?;
-    state.model()
+    Ok(state
+        .tensors()
+        .into_iter()
+        .map(|(n, t)| (n, t.detach()))
+        .collect())
 }
 
-/// Draws a batch, takes a step. Returns the losses, the share of right classes and the gradient's norm.
+/// Draws a batch, takes a step. Returns the losses and the gradient's norm.
 fn one_step(
     config: &TrainConfig,
     state: &mut State,
     pool: &[Sample],
-) -> Result<([f64; 5], f64, f64)> {
+) -> Result<([f64; LOSSES], f64)> {
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed ^ 0x5eed);
     rng.set_stream(state.step as u64 + 1);
     // The newest pairs first, then older ones at random, each at most once.
@@ -339,28 +308,21 @@ fn one_step(
         batch.push(augment(&pool[2 * i + 1], &mut again));
     }
     // Clip by clip: what one clip needs fits into the processor's caches, what a batch needs does not.
-    let model = state.model()?;
+    let tensors = state.tensors();
     let variables = &state.variables;
     let each = batch
         .par_iter()
         .map(|s| {
-            let out = model.network.forward(&input::tensor(&[&s.input])?)?;
-            let logits = model.fusion.forward(&out.video, &out.depth)?;
-            let losses = loss(&out, &logits, &[s], &[0.0])?;
+            let out = trunk::forward(&tensors, &input::tensor(&[&s.input])?)?;
+            let losses = of_moments(&out, s)?;
             let total = f64::from(losses.total.to_scalar::<f32>()?);
-            let right = logits.argmax(1)?.to_vec1::<u32>()?[0] as usize == s.label.label();
-            Ok((
-                gradients(&losses.total, variables)?,
-                losses.parts,
-                total,
-                right,
-            ))
+            Ok((gradients(&losses.total, variables)?, losses.parts, total))
         })
         .collect::<Result<Vec<_>>>()?;
     let share = 1.0 / each.len() as f64;
     let mut sum = Gradients::new();
-    let (mut parts, mut total, mut right) = ([0.0; 5], 0.0, 0.0);
-    for (g, p, t, r) in each {
+    let (mut parts, mut total) = ([0.0; LOSSES], 0.0);
+    for (g, p, t) in each {
         for (name, g) in g {
             let g = (g * share)?;
             let joined = match sum.remove(&name) {
@@ -371,7 +333,6 @@ fn one_step(
         }
         parts.iter_mut().zip(p).for_each(|(a, b)| *a += share * b);
         total += share * t;
-        right += share * f64::from(u8::from(r));
     }
     if !total.is_finite() {
         return Err(HumansamError::Diverged {
@@ -382,11 +343,11 @@ fn one_step(
     let rate = learning_rate(state.step, config.steps, config.warmup, config.rate);
     let norm = state.adam.update(&state.variables, &sum, rate)?;
     state.step += 1;
-    Ok((parts, right, norm))
+    Ok((parts, norm))
 }
 
 /// Parts of the body come in pairs, left and right, from part 4 on to part 15; a mirrored picture exchanges them.
-fn mirrored_part(part: u8) -> u8 {
+pub(super) fn mirrored_part(part: u8) -> u8 {
     if (4..=15).contains(&part) {
         ((part - 4) ^ 1) + 4
     } else {
@@ -444,7 +405,9 @@ fn mirror_rows(data: &mut [u8], side: usize, channels: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::native::FRAMES;
+    use crate::class::Class;
+
+    const FRAMES: usize = 3;
 
     /// A square that moves to the right; "forged" when it is red.
     fn sample(i: u64) -> Sample {
@@ -463,7 +426,7 @@ mod tests {
             input: input::Input { pixels },
             nobody: false,
             label: if forged { Class::Spatial } else { Class::Real },
-            active: [forged; FRAMES],
+            active: vec![forged; FRAMES],
             mask: vec![if forged { 255 } else { 0 }; FRAMES * HEAT_SIDE * HEAT_SIDE],
             parts: vec![2; FRAMES * PARTS_SIDE * PARTS_SIDE],
             inverse_depth: vec![60; FRAMES * PARTS_SIDE * PARTS_SIDE],
@@ -481,8 +444,8 @@ mod tests {
             warmup: 3,
             ..TrainConfig::default()
         };
-        let values = |m: &Branches| {
-            m.network.tensors()["timeline.weight"]
+        let values = |m: &HashMap<String, Tensor>| {
+            m["heat.in.weight"]
                 .flatten_all()
                 .unwrap()
                 .to_vec1::<f32>()
@@ -495,7 +458,7 @@ mod tests {
             false,
             |i| Ok(sample(i)),
             |p| {
-                losses.push(p.losses[0] + p.losses[3]);
+                losses.push(p.losses[0] + p.losses[2]);
                 ControlFlow::Continue(())
             },
         )

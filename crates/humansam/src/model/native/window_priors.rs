@@ -1,32 +1,39 @@
-//! The priors of one window, as inputs of the head.
+//! The priors of one window, as inputs of the network and of the head.
 
 use super::FRAMES;
 use super::input::Region;
+use super::network::PARTS_SIDE;
 use crate::clip::Clip;
 use crate::error::Result;
 use crate::model::rce::PriorScores;
-use crate::priors;
+use crate::priors::evidence::{self, Evidence, STATISTICS};
 
 /// Numbers of [`WindowPriors::numbers`].
 pub const NUMBERS: usize = 9;
 /// Side of the frames that priors are measured on, pixels; optical flow is what costs time.
 const SIDE: usize = 64;
 
-/// What [`priors::measure`] says about the sixteen frames of a window around the person.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What the priors say about the sixteen frames of a window around the person.
+#[derive(Clone, Debug, PartialEq)]
 pub struct WindowPriors {
     /// The three scores in label order: appearance, spatial, motion.
     pub scores: PriorScores,
     /// Logarithms of the scores, and of mean and largest value of each curve.
     pub numbers: [f32; NUMBERS],
+    /// [`Evidence::statistics`].
+    pub statistics: Vec<f32>,
 }
 
 impl WindowPriors {
-    /// Measures the frames at `moments`, cut to `region`.
+    /// Measures the frames at `moments`, cut to `region`; the evidence is on the grid of the network's part maps.
     ///
     /// # Errors
     /// When the clip has no frames.
-    pub fn measure(clip: &Clip, moments: &[usize; FRAMES], region: Region) -> Result<Self> {
+    pub fn measure(
+        clip: &Clip,
+        moments: &[usize; FRAMES],
+        region: Region,
+    ) -> Result<(Self, Evidence)> {
         let last = clip.frames.len().saturating_sub(1);
         let frames = moments
             .iter()
@@ -36,7 +43,8 @@ impl WindowPriors {
                     .resize(SIDE, SIDE)
             })
             .collect();
-        let p = priors::measure(&Clip::new(clip.fps, frames)?);
+        let evidence = evidence::measure(&Clip::new(clip.fps, frames)?, PARTS_SIDE);
+        let p = &evidence.priors;
         let log = |v: f32| (v.max(0.0) + 1e-3).ln();
         let mut numbers = [0.0; NUMBERS];
         let curves = [&p.appearance_curve, &p.spatial_curve, &p.motion_curve];
@@ -45,9 +53,12 @@ impl WindowPriors {
             let most = curve.iter().copied().fold(0.0, f32::max);
             numbers[3 * k..3 * k + 3].copy_from_slice(&[log(score), log(mean), log(most)]);
         }
-        Ok(Self {
+        let priors = Self {
             scores: p.scores().map(f64::from),
             numbers,
-        })
+            statistics: evidence.statistics.clone(),
+        };
+        debug_assert_eq!(priors.statistics.len(), STATISTICS);
+        Ok((priors, evidence))
     }
 }
