@@ -176,12 +176,17 @@ pub fn line(r: &RoundRecord) -> String {
             r.clients
         );
     }
+    // Between machines and without rounds, only the last step is measured.
+    let measured = match r.validation_perplexity {
+        0.0 => "-".into(),
+        p => format!("{p:.3}"),
+    };
     let columns = format!(
-        "{:>5} {:>7} {:>10.4} {:>10.3} {:>10} {:>10} {:>7} {:>9} {:>7}",
+        "{:>5} {:>7} {:>10.4} {:>10} {:>10} {:>10} {:>7} {:>9} {:>7}",
         r.round,
         r.clients.len(),
         r.train_loss,
-        r.validation_perplexity,
+        measured,
         bytes(r.bytes_up),
         bytes(r.bytes_down),
         seconds(r.seconds),

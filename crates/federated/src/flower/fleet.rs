@@ -189,6 +189,9 @@ impl Fleet {
     }
 }
 
+/// Largest message, all objects together.
+const MOST_TOTAL: usize = 1 << 31;
+
 pub(super) fn run_of(envelope: &Envelope) -> u64 {
     envelope.metadata.as_ref().map_or(0, |m| m.run_id)
 }
@@ -218,11 +221,20 @@ pub(super) fn fetch(
     pull: impl Fn(&str) -> Result<PullObjectResponse, FederatedError>,
 ) -> Result<BTreeMap<String, Vec<u8>>, FederatedError> {
     let mut objects = BTreeMap::new();
+    let mut size = 0;
     for id in hashes(tree)? {
         let began = Instant::now();
         loop {
             let answer = pull(&id)?;
             if answer.available {
+                size += answer.content.len();
+                if size > MOST_TOTAL {
+                    return Err(FederatedError::format(
+                        "message",
+                        format!("it has more than {MOST_TOTAL} bytes"),
+                        "its sender is left out",
+                    ));
+                }
                 objects.insert(id, answer.content);
                 break;
             }

@@ -208,6 +208,8 @@ messages! {
         node_id: u64,
         #[prost(string, tag = "4")] /// `online` or not.
         status: String,
+        #[prost(string, tag = "6")] /// When it last connected; another time after a restart.
+        last_activated_at: String,
         #[prost(bytes = "vec", tag = "11")] /// PEM.
         public_key: Vec<u8>,
     }

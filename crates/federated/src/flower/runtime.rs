@@ -1,6 +1,6 @@
 //! A coordinator's side of a SuperLink (a ServerApp), and a client task's side of a stock SuperNode (a ClientApp): the Runtime service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::fleet::{fetch, run_of, stored, stranger};
@@ -8,8 +8,8 @@ use super::heartbeat::beside;
 use super::http::{Address, Service};
 use super::object::Message;
 use super::proto::{
-    AcquireTaskRequest, AcquireTaskResponse, ConfirmRequest, Context, GetNodesResponse,
-    HeartbeatResponse, Metadata, Node, NodeInfo, Nothing, PullAppMessagesRequest,
+    AcquireTaskRequest, AcquireTaskResponse, ConfirmRequest, Context, Envelope, Error,
+    GetNodesResponse, HeartbeatResponse, Metadata, Node, NodeInfo, Nothing, PullAppMessagesRequest,
     PullAppMessagesResponse, PullObjectRequest, PullObjectResponse, PullTaskInputResponse,
     PushAppMessagesResponse, PushMessagesRequest, PushObjectRequest, PushTaskOutputRequest,
 };
@@ -20,6 +20,10 @@ use crate::FederatedError;
 const SUPERLINK: u64 = 1;
 /// Pause between heartbeats of a task.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Pause between looking for nodes that have been started again.
+pub(crate) const RESTARTS: Duration = Duration::from_secs(2);
+/// Code of an answer that cannot be read, beside Flower's own.
+const MALFORMED: i64 = 1000;
 /// Pause between looking for answers.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -128,6 +132,17 @@ impl Runtime {
         Ok(nodes)
     }
 
+    /// Nodes that have connected again since the last call with the same `seen`; at the first call none.
+    ///
+    /// # Errors
+    /// [`FederatedError::Remote`].
+    pub fn restarted(
+        &self,
+        seen: &mut BTreeMap<u64, String>,
+    ) -> Result<BTreeSet<u64>, FederatedError> {
+        Ok(connected_again(seen, self.nodes()?))
+    }
+
     /// Sends messages.
     ///
     /// # Errors
@@ -183,14 +198,77 @@ impl Runtime {
                     object_id: object_id.to_owned(),
                 };
                 self.call::<PullObjectResponse>("pull-object", &request)
-            })?;
-            out.push(Message::inflate(&tree.object_id, &objects)?);
+            });
+            match objects.and_then(|o| Message::inflate(&tree.object_id, &o)) {
+                Ok(message) => out.push(message),
+                // What a node made of its answer is that node's failure, not the run's.
+                Err(
+                    e
+                    @ (FederatedError::Format { .. } | FederatedError::Remote { status: 200, .. }),
+                ) => out.extend(malformed(envelope, &tree.object_id, &e)),
+                Err(e) => return Err(e),
+            }
             let request = ConfirmRequest {
                 node: self.me(),
                 run_id: self.run,
                 message_object_id: tree.object_id.clone(),
             };
             self.call::<Nothing>("confirm-message-received", &request)?;
+        }
+        Ok(out)
+    }
+
+    /// Sends a node a question, which may be answered within `patience` and a minute more; returns its number.
+    ///
+    /// # Errors
+    /// [`FederatedError::Remote`].
+    pub fn send(
+        &self,
+        kind: &str,
+        group: &str,
+        node: u64,
+        content: Content,
+        patience: Duration,
+    ) -> Result<String, FederatedError> {
+        let message = Message {
+            metadata: Metadata {
+                run_id: self.run,
+                src_node_id: SUPERLINK,
+                dst_node_id: node,
+                group_id: group.to_owned(),
+                ttl: patience.as_secs_f64() + 60.0,
+                message_type: kind.to_owned(),
+                created_at: unix_time(),
+                ..Metadata::default()
+            },
+            body: Ok(content),
+        };
+        // One at a time: a large model in many messages must not be one large request.
+        let mut ids = self.push(&[message])?;
+        ids.pop().ok_or_else(|| FederatedError::Remote {
+            call: "push-messages".into(),
+            status: 200,
+            problem: "the SuperLink gave the message no number".into(),
+        })
+    }
+
+    /// Answers that have come to `open` questions (their numbers and nodes), each with its question's number. A malformed answer counts as the
+    /// node's error.
+    ///
+    /// # Errors
+    /// [`FederatedError::Remote`].
+    pub fn answers(
+        &self,
+        open: &BTreeMap<String, u64>,
+    ) -> Result<Vec<(String, Answer)>, FederatedError> {
+        let ids: Vec<String> = open.keys().cloned().collect();
+        let mut out = Vec::new();
+        for m in self.pull(&ids)? {
+            let id = m.metadata.reply_to_message_id;
+            if let Some(&node) = open.get(&id) {
+                let content = m.body.map_err(|e| format!("code {}: {}", e.code, e.reason));
+                out.push((id, Answer { node, content }));
+            }
         }
         Ok(out)
     }
@@ -208,34 +286,32 @@ impl Runtime {
         deadline: Duration,
         tell: &dyn Fn() -> bool,
     ) -> Result<Vec<Answer>, FederatedError> {
+        let mut seen = BTreeMap::new();
+        self.restarted(&mut seen)?;
+        let question: BTreeMap<u64, Content> = contents.into_iter().collect();
         let mut open: BTreeMap<String, u64> = BTreeMap::new();
-        for (node, content) in contents {
-            let message = Message {
-                metadata: Metadata {
-                    run_id: self.run,
-                    src_node_id: SUPERLINK,
-                    dst_node_id: node,
-                    group_id: group.to_owned(),
-                    ttl: deadline.as_secs_f64() + 60.0,
-                    message_type: kind.to_owned(),
-                    created_at: unix_time(),
-                    ..Metadata::default()
-                },
-                body: Ok(content),
-            };
-            // One at a time: a large model in many messages must not be one large request.
-            for id in self.push(&[message])? {
-                open.insert(id, node);
-            }
+        for (&node, content) in &question {
+            let id = self.send(kind, group, node, content.clone(), deadline)?;
+            open.insert(id, node);
         }
-        let began = Instant::now();
+        let (began, mut looked) = (Instant::now(), Instant::now());
         let mut out = Vec::new();
         while !open.is_empty() && began.elapsed() < deadline && tell() {
-            let ids: Vec<String> = open.keys().cloned().collect();
-            for m in self.pull(&ids)? {
-                if let Some(node) = open.remove(&m.metadata.reply_to_message_id) {
-                    let content = m.body.map_err(|e| format!("code {}: {}", e.code, e.reason));
-                    out.push(Answer { node, content });
+            for (id, answer) in self.answers(&open)? {
+                if open.remove(&id).is_some() {
+                    out.push(answer);
+                }
+            }
+            if looked.elapsed() > RESTARTS && !open.is_empty() {
+                looked = Instant::now();
+                // A node that died with a question in its hands does not get it again by itself.
+                for node in self.restarted(&mut seen)? {
+                    let before = open.len();
+                    open.retain(|_, n| *n != node);
+                    if let Some(content) = question.get(&node).filter(|_| open.len() < before) {
+                        let id = self.send(kind, group, node, content.clone(), deadline)?;
+                        open.insert(id, node);
+                    }
                 }
             }
             if !open.is_empty() {
@@ -271,6 +347,30 @@ impl Runtime {
     }
 }
 
+/// Nodes whose time of connection is another one than in `seen`, which is brought up to date. One that is seen for the first time is not among them.
+fn connected_again(seen: &mut BTreeMap<u64, String>, now: Vec<NodeInfo>) -> BTreeSet<u64> {
+    now.into_iter()
+        .filter_map(|n| {
+            let (node, time) = (n.node_id, n.last_activated_at);
+            let before = seen.insert(node, time.clone());
+            before.is_some_and(|b| b != time).then_some(node)
+        })
+        .collect()
+}
+
+/// A malformed message as its sender's error; `None` when it does not even say what it answers.
+fn malformed(envelope: &Envelope, id: &str, problem: &FederatedError) -> Option<Message> {
+    let mut metadata = envelope.metadata.clone()?;
+    metadata.message_id = id.to_owned();
+    Some(Message {
+        metadata,
+        body: Err(Error {
+            code: MALFORMED,
+            reason: problem.to_string(),
+        }),
+    })
+}
+
 /// Seconds since 1970.
 pub fn unix_time() -> f64 {
     SystemTime::now()
@@ -280,7 +380,7 @@ pub fn unix_time() -> f64 {
 }
 
 /// The answer to a message, with what remains of its time to live.
-pub fn reply(to: &Message, node: u64, body: Result<Content, super::proto::Error>) -> Message {
+pub fn reply(to: &Message, node: u64, body: Result<Content, Error>) -> Message {
     let now = unix_time();
     Message {
         metadata: Metadata {
@@ -297,5 +397,41 @@ pub fn reply(to: &Message, node: u64, body: Result<Content, super::proto::Error>
             dst_task_id: None,
         },
         body,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_malformed_answer_is_its_senders_error_and_says_what_it_answers() {
+        let problem = FederatedError::format("object", "it is cut off", "ask again");
+        let mut envelope = Envelope::default();
+        assert!(malformed(&envelope, "x", &problem).is_none());
+        envelope.metadata = Some(Metadata {
+            reply_to_message_id: "question".into(),
+            ..Metadata::default()
+        });
+        let m = malformed(&envelope, "x", &problem).unwrap();
+        assert_eq!(m.metadata.reply_to_message_id, "question");
+        let error = m.body.unwrap_err();
+        assert!(error.code == MALFORMED && error.reason.contains("cut off"));
+    }
+
+    #[test]
+    fn a_node_that_connects_again_is_noticed_once() {
+        let at = |node_id: u64, time: &str| NodeInfo {
+            node_id,
+            last_activated_at: time.to_owned(),
+            ..NodeInfo::default()
+        };
+        let mut seen = BTreeMap::new();
+        let mut look = |now: Vec<NodeInfo>| Vec::from_iter(connected_again(&mut seen, now));
+        assert!(look(vec![at(1, "a"), at(2, "a")]).is_empty());
+        // While it is away it is not in the list.
+        assert!(look(vec![at(2, "a")]).is_empty());
+        assert_eq!(look(vec![at(1, "b"), at(2, "a"), at(3, "b")]), [1]);
+        assert!(look(vec![at(1, "b"), at(2, "a"), at(3, "b")]).is_empty());
     }
 }

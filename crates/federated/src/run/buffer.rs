@@ -97,7 +97,7 @@ impl Run {
     }
 
     /// `x + (1 / K) sum_i D_i / sqrt(1 + tau_i)`, or the robust rule over the weighted updates.
-    fn buffer_mean(
+    pub(super) fn buffer_mean(
         &self,
         step: usize,
         contributions: &[Contribution],

@@ -22,6 +22,7 @@ mod own;
 mod party;
 mod private;
 mod remote;
+mod remote_buffer;
 mod round;
 mod secure;
 mod signer;

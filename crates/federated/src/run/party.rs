@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `query` | | the untrained adapter, number of the client, its examples, what it takes part in |
 //! | `train` | `arrays` (adapter), `server-round` | `arrays` (trained adapter), `num-examples`, as Flower's FedAvg wants them |
-//! | `train` from a coordinator of ours (`tacit`) | the same, `residual`, with SCAFFOLD `control` | the update as the stages wrote it, or the first message of a secure sum; with SCAFFOLD `control-change` |
+//! | `train` from a coordinator of ours (`tacit`) | the same, `residual`, with SCAFFOLD `control`, without rounds `turn` | the update as the stages wrote it, or the first message of a secure sum; with SCAFFOLD `control-change` |
 //! | `train.sum` | a message of the secure sum | its answer |
 //! | `evaluate` | `arrays` | loss over its validation text |
 //!
@@ -271,9 +271,14 @@ impl Party {
                 "hidden sums, signed payloads, SCAFFOLD and rules beside `average` need `tacit federate coordinate`",
             ));
         }
+        // Without rounds a client may train twice from one state: then its turns are counted.
+        let turn = content
+            .number("turn")
+            .filter(|t| ours && *t >= 0.0 && t.fract() == 0.0 && *t <= 1e9)
+            .map_or(round, |t| t as usize);
         let global = self.global(content)?;
         // What was remembered before this round: a round that is asked for again begins where it began.
-        let memory = if self.last == Some(round) {
+        let memory = if self.last == Some(turn) {
             self.before.clone()
         } else {
             self.after.clone()
@@ -285,7 +290,7 @@ impl Party {
         };
         let mut c = self
             .worker()
-            .contribute(When::round(round), &global, &control, &memory)?;
+            .contribute(When { turn, round }, &global, &control, &memory)?;
         let after = std::mem::take(&mut c.memory);
         let metrics = self.metrics(vec![
             ("train-loss".to_owned(), Scalar::Double(c.loss)),
@@ -302,7 +307,7 @@ impl Party {
                 "update".to_owned(),
                 Record::Arrays(vec![(
                     "payload".to_owned(),
-                    Array::from_bytes(UPDATE, &self.signed(round, c.payload)?),
+                    Array::from_bytes(UPDATE, &self.signed(turn, c.payload)?),
                 )]),
             )
         } else {
@@ -310,7 +315,7 @@ impl Party {
             local.axpy(1.0, &c.update)?;
             ("arrays".to_owned(), from_tensors(&local))
         };
-        self.keep(round, memory, after)?;
+        self.keep(turn, memory, after)?;
         let mut records = vec![record, metrics];
         if !c.control_change.is_empty() {
             let change = from_tensors(&c.control_change);
@@ -453,14 +458,6 @@ pub(super) fn check_remote(config: &RunConfig) -> Result<(), FederatedError> {
             "one secure sum between machines",
             "several",
             "use `tacit federate run`, or a robust rule without a secure sum",
-        ));
-    }
-    if config.clock.is_some_and(|c| c.buffer > 0) {
-        return Err(refuse(
-            "clock.buffer",
-            "rounds between machines",
-            "a buffer",
-            "use `tacit federate run`; between machines a deadline keeps slow nodes from holding up the others",
         ));
     }
     if config.encrypted() {

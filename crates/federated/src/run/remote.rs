@@ -12,7 +12,7 @@ use super::client::Contribution;
 use super::party::{SUM, UPDATE, check_remote, roster};
 use super::round::Aggregate;
 use super::signer::open_from;
-use super::{BaseModel, Hidden, RoundRecord, Run};
+use super::{BaseModel, Hidden, RoundRecord, Run, remote_buffer};
 use crate::compress::decode;
 use crate::config::RunConfig;
 use crate::flower::http::Address;
@@ -63,18 +63,18 @@ pub enum RemoteEvent<'a> {
 }
 
 /// Tells what a node could not do; the node's failure is not the run's.
-fn failed(tell: Tell<'_>, node: u64, problem: impl ToString) {
+pub(super) fn failed(tell: Tell<'_>, node: u64, problem: impl ToString) {
     let problem = problem.to_string();
     let _ = tell(RemoteEvent::Failed { node, problem });
 }
 
-type Tell<'t> = &'t dyn Fn(RemoteEvent<'_>) -> ControlFlow<()>;
+pub(super) type Tell<'t> = &'t dyn Fn(RemoteEvent<'_>) -> ControlFlow<()>;
 
 /// Nodes by the number of the client that they hold.
-struct Members {
-    nodes: BTreeMap<usize, u64>,
+pub(super) struct Members {
+    pub nodes: BTreeMap<usize, u64>,
     /// Flower's own nodes, which do not say who they are: numbered in the order of their node numbers.
-    stock: bool,
+    pub stock: bool,
 }
 
 /// Runs the rounds of `config` with the nodes of a federation. Returns the run, and whether it came to its end.
@@ -122,6 +122,9 @@ fn rounds(
     options: &RemoteOptions,
     tell: Tell<'_>,
 ) -> Result<bool, FederatedError> {
+    if let Some(clock) = run.config.clock.filter(|c| c.buffer > 0) {
+        return remote_buffer::steps(run, link, clock.buffer, options, tell);
+    }
     while run.state.records.len() < run.config.rounds {
         let Some(record) = round(run, link, options, tell)? else {
             return Ok(false);
@@ -138,7 +141,7 @@ fn rounds(
 }
 
 /// Which node holds which client; waits until all `needed` are there, or, with a deadline, until it is over and as many as a round needs are there.
-fn members(
+pub(super) fn members(
     run: &Run,
     link: &Runtime,
     needed: &[usize],
@@ -356,10 +359,22 @@ pub(super) fn read(
     let c = &run.config;
     let rank = c.method.rank_of(client);
     let start = start_of(&run.tuner, c.combine, &run.state.global, rank, round as u64)?;
+    read_from(run, start, round, client, content)
+}
+
+/// The same for a client that began at `start`, in its turn number `turn`.
+pub(super) fn read_from(
+    run: &Run,
+    start: NamedTensors,
+    turn: usize,
+    client: usize,
+    content: &Content,
+) -> Result<Contribution, FederatedError> {
+    let c = &run.config;
     let (update, bytes) = match content.bytes("update", UPDATE) {
         Some(sent) if c.signed() => {
             let keys = roster(c, &[client])?;
-            let payload = open_from(&keys, run.session(), sent, client, round)?;
+            let payload = open_from(&keys, run.session(), sent, client, turn)?;
             (decode(payload, &start)?, sent.len())
         }
         Some(payload) => (decode(payload, &start)?, payload.len()),
@@ -553,7 +568,7 @@ fn message(bytes: &[u8]) -> Record {
 }
 
 /// Perplexity of the shared state over the text of all clients that are there; 0 where nobody measures.
-fn evaluated(
+pub(super) fn evaluated(
     run: &Run,
     link: &Runtime,
     round: usize,

@@ -93,6 +93,15 @@ fn a_round_that_is_asked_for_again_is_answered_with_the_same_bytes_also_by_a_new
     assert_eq!(ask(&mut again, 1), second);
     assert_eq!(ask(&mut p, 1), second);
     assert_ne!(ask(&mut p, 2), second);
+    // Without rounds the turn counts: other examples from one state, and the same bytes for the same turn.
+    let turn = |p: &mut Party, turn: i64| {
+        let more = vec![mark.clone(), ("turn".to_owned(), Scalar::Sint(turn))];
+        let a = p.answer("train", &train(&adapter, 2, more));
+        a.unwrap().bytes("update", UPDATE).unwrap().to_vec()
+    };
+    let third = turn(&mut p, 3);
+    assert_eq!(turn(&mut p, 3), third);
+    assert_ne!(turn(&mut p, 4), third);
     // Another configuration's memory is not taken for one's own.
     let mut other = c.clone();
     other.seed = 9;
@@ -123,7 +132,6 @@ fn coordinators_with_other_settings_and_messages_that_are_none_are_refused() {
     assert!(error(&mut p, "evaluate", &Content::default()).contains("arrays"));
     for (what, reason) in [
         ("history = true\n", "text is elsewhere"),
-        ("[clock]\nbuffer = 2\n", "deadline"),
         (
             "[[stage]]\nkind = \"clip\"\nnorm = 1.0\n[[stage]]\nkind = \"encrypted-sum\"\n",
             "agree on one",
