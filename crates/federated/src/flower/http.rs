@@ -94,7 +94,8 @@ impl Service {
                         problem: format!("its answer cannot be read: {e}"),
                     });
                 }
-                Ok((status @ (429 | 502..=504), answer)) => (status, said(&answer)),
+                // 500 too: a SuperLink answers so while its database is locked.
+                Ok((status @ (429 | 500 | 502..=504), answer)) => (status, said(&answer)),
                 Ok((status, answer)) => {
                     return Err(FederatedError::Remote {
                         call: method.to_owned(),
@@ -157,4 +158,54 @@ fn certificate(file: &Path) -> Result<Certificate<'static>, FederatedError> {
             "give the certificate of the authority that signed the SuperLink's",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flower::proto::Nothing;
+    use std::io::{Read, Write};
+
+    /// Answers one connection after the other with these statuses.
+    fn server(statuses: &'static [u16]) -> (String, std::thread::JoinHandle<()>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let thread = std::thread::spawn(move || {
+            for status in statuses {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0u8; 4096];
+                let _ = stream.read(&mut request).unwrap();
+                let head = format!(
+                    "HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                );
+                stream.write_all(head.as_bytes()).unwrap();
+            }
+        });
+        (url, thread)
+    }
+
+    fn call(statuses: &'static [u16], patience: Duration) -> Result<Nothing, FederatedError> {
+        let (url, thread) = server(statuses);
+        let address = Address {
+            url,
+            root_certificate: None,
+            patience,
+        };
+        let service = Service::new(&address, "v1/fleet").unwrap();
+        let answer = service.call("x", &Nothing {}, &|| Ok(Vec::new()));
+        thread.join().unwrap();
+        answer
+    }
+
+    #[test]
+    fn a_busy_server_is_asked_again_and_one_that_refuses_is_not() {
+        call(&[500, 503, 200], Duration::from_secs(60)).unwrap();
+        let refused = call(&[403], Duration::from_secs(60)).unwrap_err();
+        assert!(matches!(
+            refused,
+            FederatedError::Remote { status: 403, .. }
+        ));
+        let busy = call(&[500], Duration::ZERO).unwrap_err();
+        assert!(matches!(busy, FederatedError::Remote { status: 500, .. }));
+    }
 }
