@@ -636,7 +636,8 @@ impl Bootstrapper {
             permutation: None,
         };
         let (key0, key1) = keys.raise();
-        let parts = division.of(ctx, |j, u0, u1| {
+        let reads = |j| [vec![key0.limb(j)], vec![key1.limb(j)]];
+        let parts = division.of(ctx, reads, |j, u0, u1| {
             let m = ctx.modulus(level, j);
             ops::mul(m, u0, a.limb(j), key0.limb(j));
             ops::mul(m, u1, a.limb(j), key1.limb(j));

@@ -210,9 +210,14 @@ impl Evaluator {
                     permutation: Some(permutation),
                 })
                 .collect();
-            let mut rotated = Division::of_each(&divisions, &self.ctx, |k, j, u0, u1| {
-                hoisted.inner_product_limb(&self.ctx, switched[k].0, j, u0, u1);
-            })?
+            let mut rotated = Division::of_each(
+                &divisions,
+                &self.ctx,
+                |k, j| hoisted.digits.key_limbs(switched[k].0, j),
+                |k, j, u0, u1| {
+                    hoisted.inner_product_limb(&self.ctx, switched[k].0, j, u0, u1);
+                },
+            )?
             .into_iter();
             count(&self.counters.key_switches, switched.len());
             count(&self.counters.rotations, switched.len());

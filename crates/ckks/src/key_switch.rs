@@ -116,19 +116,21 @@ impl Digits {
         u0: &mut [u64],
         u1: &mut [u64],
     ) {
-        let at = key.limb_at(self.level, j);
         let digits: Vec<&[u64]> = (0..self.foreign.len())
             .map(|d| self.limb(ctx, c, d, j))
             .collect();
-        let b: Vec<&[u64]> = key.digits()[..digits.len()]
-            .iter()
-            .map(|(b, _)| b.limb(at))
-            .collect();
-        let a: Vec<&[u64]> = key.digits()[..digits.len()]
-            .iter()
-            .map(|(_, a)| a.limb(at))
-            .collect();
+        let [b, a] = self.key_limbs(key, j);
         ops::inner_product_pair(ctx.modulus(self.level, j), u0, u1, &digits, &b, &a);
+    }
+
+    /// Limb `j` of the key's `b_d` and `a_d`: what [`Self::inner_product_limb`] reads from memory.
+    pub fn key_limbs<'k>(&self, key: &'k SwitchingKey, j: usize) -> [Vec<&'k [u64]>; 2] {
+        let at = key.limb_at(self.level, j);
+        let digits = &key.digits()[..self.foreign.len()];
+        [
+            digits.iter().map(|(b, _)| b.limb(at)).collect(),
+            digits.iter().map(|(_, a)| a.limb(at)).collect(),
+        ]
     }
 }
 
@@ -211,23 +213,32 @@ pub(crate) struct Division<'a> {
 }
 
 impl Division<'_> {
-    /// `round((u_0, u_1)/P)` or `round((u_0, u_1)/(P q_level))`, where `limb(j, u_0, u_1)` writes limb `j` of `q_0..=q_level, p_0..p_{special-1}`.
-    pub fn of(
+    /// `round((u_0, u_1)/P)` or `round((u_0, u_1)/(P q_level))`, where `limb(j, u_0, u_1)` writes limb `j` of `q_0..=q_level, p_0..p_{special-1}` and
+    /// `reads(j)` is what it reads from memory, in two parts.
+    pub fn of<'k>(
         &self,
         ctx: &Context,
+        reads: impl Fn(usize) -> [Vec<&'k [u64]>; 2] + Sync,
         limb: impl Fn(usize, &mut [u64], &mut [u64]) + Sync,
     ) -> Result<[RnsPoly; 2], CkksError> {
-        let mut one = Division::of_each(&[*self], ctx, |_, j, u0, u1| limb(j, u0, u1))?;
+        let mut one = Division::of_each(
+            &[*self],
+            ctx,
+            |_, j| reads(j),
+            |_, j, u0, u1| limb(j, u0, u1),
+        )?;
         Ok(one.remove(0))
     }
 
     /// Several divisions from and to the same levels; `limb(k, j, u_0, u_1)` writes limb `j` of the `k`-th dividend.
     ///
     /// The limbs are made when they are needed and used while they are in the cache: those that are divided away first, then one by one
-    /// those that stay, which never go to memory. All dividends go through a limb before the next: what they are made of is read once.
-    pub fn of_each(
+    /// those that stay, which never go to memory. All dividends go through a limb before the next: what they are made of is read once. What the
+    /// next one reads comes into the cache during the transforms of this one.
+    pub fn of_each<'k>(
         divisions: &[Self],
         ctx: &Context,
+        reads: impl Fn(usize, usize) -> [Vec<&'k [u64]>; 2] + Sync,
         limb: impl Fn(usize, usize, &mut [u64], &mut [u64]) + Sync,
     ) -> Result<Vec<[RnsPoly; 2]>, CkksError> {
         let Some(&Self {
@@ -286,15 +297,22 @@ impl Division<'_> {
                 }
                 for (k, (out0, out1)) in of_all.into_iter().enumerate() {
                     limb(k, i, u0, u1);
+                    let next = match (k + 1 < divisions.len(), i + 1 < kept) {
+                        (true, _) => reads(k + 1, i),
+                        (false, true) => reads(0, i + 1),
+                        (false, false) => Default::default(),
+                    };
                     let Self {
                         addends,
                         permutation,
                         ..
                     } = divisions[k];
-                    for (out, u, addend) in
+                    for ((out, u, addend), next) in
                         [(out0, &mut *u0, addends[0]), (out1, &mut *u1, addends[1])]
+                            .into_iter()
+                            .zip(&next)
                     {
-                        table.forward(out);
+                        table.forward_ahead(out, next);
                         match permutation {
                             None => {
                                 // (u - t)/P as (t - u)(-1/P): the result lies where the converted residues were.
@@ -380,9 +398,11 @@ impl Evaluator {
         check_key(&self.ctx, key, division.level)?;
         let digits = Digits::new(&self.ctx, c, division.level, key.special)?;
         count(&self.counters.key_switches, 1);
-        division.of(&self.ctx, |j, u0, u1| {
-            digits.inner_product_limb(&self.ctx, c, key, j, u0, u1);
-        })
+        division.of(
+            &self.ctx,
+            |j| digits.key_limbs(key, j),
+            |j, u0, u1| digits.inner_product_limb(&self.ctx, c, key, j, u0, u1),
+        )
     }
 
     /// The same message under another secret: from the key's `s_from` to its `s_to`. No level; noise of [`crate::noise::key_switch`].
@@ -466,7 +486,8 @@ impl Evaluator {
             addends: [None; 2],
             permutation: None,
         };
-        let parts = division.of(&self.ctx, |j, u0, u1| {
+        let reads = |j| digits.key_limbs(key, j);
+        let parts = division.of(&self.ctx, reads, |j, u0, u1| {
             digits.inner_product_limb(&self.ctx, d2, key, j, u0, u1);
             // P d has residues in the chain only.
             if j <= level {

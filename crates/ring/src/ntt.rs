@@ -90,6 +90,20 @@ impl NttTable {
         self.kernel.ntt_forward(&self.plan, a);
     }
 
+    /// [`forward`](Self::forward), while what is needed next, in this order, comes from memory into the cache as far as the kernel's time allows.
+    ///
+    /// # Panics
+    /// If `a` does not hold `n` residues.
+    pub fn forward_ahead(&self, a: &mut [u64], ahead: &[&[u64]]) {
+        assert!(
+            a.len() == self.n,
+            "transform of {} coefficients, found {}",
+            self.n,
+            a.len()
+        );
+        self.kernel.ntt_forward_ahead(&self.plan, a, ahead);
+    }
+
     /// Values in bit-reversed order to coefficients in natural order, in place; includes the factor `1/n`.
     ///
     /// # Panics

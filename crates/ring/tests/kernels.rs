@@ -198,6 +198,18 @@ fn transforms_at_every_size() {
                         kernel.name(),
                         m.value()
                     );
+                    // what is read ahead changes nothing: nothing, more than there is time for, and pieces of odd lengths
+                    let more = vec![7u64; 3 * n];
+                    let more = &more[..];
+                    for ahead in [
+                        &[][..],
+                        &[more, more],
+                        &[&more[..n / 2 + 1], &[], &more[5..]],
+                    ] {
+                        let mut same = a.clone();
+                        table.forward_ahead(&mut same, ahead);
+                        assert!(same == want, "{}, n = 2^{log_n}, ahead", kernel.name());
+                    }
                     let (mut want, mut got) = (a.clone(), a);
                     reference.inverse(&mut want);
                     table.inverse(&mut got);

@@ -87,6 +87,11 @@ pub trait Kernel: Send + Sync {
     fn ntt_plan(&self, n: usize, m: &Modulus, psi: u64) -> NttPlan;
     /// Forward transform in place.
     fn ntt_forward(&self, plan: &NttPlan, a: &mut [u64]);
+    /// Forward transform in place, while what is needed next comes from memory into the cache: arithmetic and memory would take turns
+    /// otherwise. A hint, which a kernel may ignore.
+    fn ntt_forward_ahead(&self, plan: &NttPlan, a: &mut [u64], _ahead: &[&[u64]]) {
+        self.ntt_forward(plan, a);
+    }
     /// Inverse transform in place.
     fn ntt_inverse(&self, plan: &NttPlan, a: &mut [u64]);
 

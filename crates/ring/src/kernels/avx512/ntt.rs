@@ -284,11 +284,52 @@ unsafe fn store_rows<const R: usize>(start: *mut u64, stride: usize, at: usize, 
     }
 }
 
-/// One forward pass of three layers over blocks of `len` residues, a multiple of 64; `FIRST`: over canonical residues.
+/// Words of a cache line.
+const LINE: usize = 8;
+
+/// Cache lines that a radix-8 pass asks for with each eight vectors it transforms: more would wait for memory longer than there is arithmetic.
+const LINES: usize = 6;
+
+/// What is needed after a transform, in pieces.
+struct Ahead<'a> {
+    /// What is left of the slice at hand.
+    now: &'a [u64],
+    then: std::slice::Iter<'a, &'a [u64]>,
+}
+
+impl<'a> Ahead<'a> {
+    fn new(slices: &'a [&'a [u64]]) -> Self {
+        Self {
+            now: &[],
+            then: slices.iter(),
+        }
+    }
+
+    /// The piece for a radix-8 pass over so many words.
+    fn take(&mut self, words: usize) -> &'a [u64] {
+        if self.now.is_empty() {
+            self.now = self.then.next().copied().unwrap_or_default();
+        }
+        let piece = words / 64 * LINES * LINE;
+        let (piece, rest) = self.now.split_at(piece.min(self.now.len()));
+        self.now = rest;
+        piece
+    }
+}
+
+/// One forward pass of three layers over blocks of `len` residues, a multiple of 64; `FIRST`: over canonical residues. `ahead` comes into the
+/// cache meanwhile.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn forward8<const FIRST: bool>(v: &VMod, data: &mut [u64], len: usize, twiddles: &[u64]) {
+fn forward8<const FIRST: bool>(
+    v: &VMod,
+    data: &mut [u64],
+    len: usize,
+    twiddles: &[u64],
+    ahead: &[u64],
+) {
     let stride = len / 8;
+    let mut ahead = ahead.chunks_exact(LINES * LINE);
     for (block, w) in data
         .chunks_exact_mut(len)
         .zip(twiddles.as_chunks::<{ words(3) }>().0)
@@ -296,6 +337,9 @@ fn forward8<const FIRST: bool>(v: &VMod, data: &mut [u64], len: usize, twiddles:
         let start = block.as_mut_ptr();
         let w: [(V, V); 7] = std::array::from_fn(|i| twiddle(w, i));
         for at in (0..stride / 8).map(|i| 8 * i) {
+            for line in ahead.next().unwrap_or_default().chunks_exact(LINE) {
+                _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+            }
             // SAFETY: the block has 8 * stride words, and at + 8 <= stride.
             let [a, b, c, d, e, f, g, h] = unsafe { load_rows(start, stride, at) };
             let (a, e) = butterfly::<FIRST, true>(v, a, e, w[0]);
@@ -507,6 +551,11 @@ fn passes(n: usize) -> ([Pass; 8], usize, usize) {
 
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn ntt_forward(plan: &NttPlan, a: &mut [u64]) {
+    ntt_forward_ahead(plan, a, &[]);
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn ntt_forward_ahead(plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]]) {
     let n = plan.n;
     if n < MIN {
         return Portable.ntt_forward(plan, a);
@@ -514,11 +563,12 @@ pub(super) fn ntt_forward(plan: &NttPlan, a: &mut [u64]) {
     let twiddles = Twiddles::new(plan.forward(), n);
     let t = Tail::new(&plan.modulus, &twiddles);
     let (all, count, outer) = passes(n);
-    let run = |pass: &Pass, data: &mut [u64], start: usize| {
+    let mut ahead = Ahead::new(ahead);
+    let mut run = |pass: &Pass, data: &mut [u64], start: usize| {
         let w = &twiddles.passes[pass.offset + start / pass.len * words(pass.layers)..];
         match (pass.layers, pass.len == n) {
-            (3, true) => forward8::<true>(&t.v, data, pass.len, w),
-            (3, false) => forward8::<false>(&t.v, data, pass.len, w),
+            (3, true) => forward8::<true>(&t.v, data, pass.len, w, ahead.take(data.len())),
+            (3, false) => forward8::<false>(&t.v, data, pass.len, w, ahead.take(data.len())),
             (_, true) => forward4::<true>(&t.v, data, pass.len, w),
             (_, false) => forward4::<false>(&t.v, data, pass.len, w),
         }
