@@ -255,6 +255,12 @@ impl Division<'_> {
             let pair = |_| [0; 2].map(|_| RnsPoly::unspecified(ctx.n(), limbs));
             (0..divisions.len()).map(pair).collect()
         };
+        // What is read after limb `j` of dividend `k`, of limbs up to `end`.
+        let next = |k: usize, j: usize, end: usize| match (k + 1 < divisions.len(), j + 1 < end) {
+            (true, _) => reads(k + 1, j),
+            (false, true) => reads(0, j + 1),
+            (false, false) => Default::default(),
+        };
         let mut tails = pairs(level + 1 + special - kept);
         by_limb(&mut tails)
             .into_par_iter()
@@ -263,8 +269,9 @@ impl Division<'_> {
                 let table = ctx.table(level, kept + tail);
                 for (k, (u0, u1)) in of_all.into_iter().enumerate() {
                     limb(k, kept + tail, u0, u1);
-                    table.inverse(u0);
-                    table.inverse(u1);
+                    let next = next(k, kept + tail, level + 1 + special);
+                    table.inverse_ahead(u0, &next[0]);
+                    table.inverse_ahead(u1, &next[1]);
                 }
             });
         let converter = ctx.converter(if rescale {
@@ -297,11 +304,7 @@ impl Division<'_> {
                 }
                 for (k, (out0, out1)) in of_all.into_iter().enumerate() {
                     limb(k, i, u0, u1);
-                    let next = match (k + 1 < divisions.len(), i + 1 < kept) {
-                        (true, _) => reads(k + 1, i),
-                        (false, true) => reads(0, i + 1),
-                        (false, false) => Default::default(),
-                    };
+                    let next = next(k, i, kept);
                     let Self {
                         addends,
                         permutation,

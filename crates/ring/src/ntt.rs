@@ -81,13 +81,7 @@ impl NttTable {
     /// # Panics
     /// If `a` does not hold `n` residues.
     pub fn forward(&self, a: &mut [u64]) {
-        assert!(
-            a.len() == self.n,
-            "transform of {} coefficients, found {}",
-            self.n,
-            a.len()
-        );
-        self.kernel.ntt_forward(&self.plan, a);
+        self.forward_ahead(a, &[]);
     }
 
     /// [`forward`](Self::forward), while what is needed next, in this order, comes from memory into the cache as far as the kernel's time allows.
@@ -109,13 +103,21 @@ impl NttTable {
     /// # Panics
     /// If `a` does not hold `n` residues.
     pub fn inverse(&self, a: &mut [u64]) {
+        self.inverse_ahead(a, &[]);
+    }
+
+    /// [`inverse`](Self::inverse), while what is needed next comes into the cache as with [`forward_ahead`](Self::forward_ahead).
+    ///
+    /// # Panics
+    /// If `a` does not hold `n` residues.
+    pub fn inverse_ahead(&self, a: &mut [u64], ahead: &[&[u64]]) {
         assert!(
             a.len() == self.n,
             "transform of {} coefficients, found {}",
             self.n,
             a.len()
         );
-        self.kernel.ntt_inverse(&self.plan, a);
+        self.kernel.ntt_inverse_ahead(&self.plan, a, ahead);
     }
 }
 

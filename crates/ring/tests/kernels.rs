@@ -210,9 +210,12 @@ fn transforms_at_every_size() {
                         table.forward_ahead(&mut same, ahead);
                         assert!(same == want, "{}, n = 2^{log_n}, ahead", kernel.name());
                     }
-                    let (mut want, mut got) = (a.clone(), a);
+                    let (mut want, mut got) = (a.clone(), a.clone());
                     reference.inverse(&mut want);
                     table.inverse(&mut got);
+                    let mut same = a;
+                    table.inverse_ahead(&mut same, &[more, &more[3..]]);
+                    assert!(same == want, "{}, n = 2^{log_n}, ahead", kernel.name());
                     assert!(
                         got == want,
                         "inverse, {}, n = 2^{log_n}, p = {}, style {style}",

@@ -94,6 +94,10 @@ pub trait Kernel: Send + Sync {
     }
     /// Inverse transform in place.
     fn ntt_inverse(&self, plan: &NttPlan, a: &mut [u64]);
+    /// Inverse transform in place; `ahead` as for [`ntt_forward_ahead`](Self::ntt_forward_ahead).
+    fn ntt_inverse_ahead(&self, plan: &NttPlan, a: &mut [u64], _ahead: &[&[u64]]) {
+        self.ntt_inverse(plan, a);
+    }
 
     /// `a += b`.
     fn add_assign(&self, m: &Modulus, a: &mut [u64], b: &[u64]);

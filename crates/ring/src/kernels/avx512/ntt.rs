@@ -317,6 +317,15 @@ impl<'a> Ahead<'a> {
     }
 }
 
+/// Asks for some cache lines.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn prefetch(lines: Option<&[u64]>) {
+    for line in lines.unwrap_or_default().chunks_exact(LINE) {
+        _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+    }
+}
+
 /// One forward pass of three layers over blocks of `len` residues, a multiple of 64; `FIRST`: over canonical residues. `ahead` comes into the
 /// cache meanwhile.
 #[inline(never)]
@@ -337,9 +346,7 @@ fn forward8<const FIRST: bool>(
         let start = block.as_mut_ptr();
         let w: [(V, V); 7] = std::array::from_fn(|i| twiddle(w, i));
         for at in (0..stride / 8).map(|i| 8 * i) {
-            for line in ahead.next().unwrap_or_default().chunks_exact(LINE) {
-                _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
-            }
+            prefetch(ahead.next());
             // SAFETY: the block has 8 * stride words, and at + 8 <= stride.
             let [a, b, c, d, e, f, g, h] = unsafe { load_rows(start, stride, at) };
             let (a, e) = butterfly::<FIRST, true>(v, a, e, w[0]);
@@ -448,8 +455,10 @@ fn inverse8<const LAST: bool>(
     len: usize,
     twiddles: &[u64],
     scale: Scale,
+    ahead: &[u64],
 ) {
     let stride = len / 8;
+    let mut ahead = ahead.chunks_exact(LINES * LINE);
     for (block, w) in data
         .chunks_exact_mut(len)
         .zip(twiddles.as_chunks::<{ words(3) }>().0)
@@ -464,6 +473,7 @@ fn inverse8<const LAST: bool>(
             }
         };
         for at in (0..stride / 8).map(|i| 8 * i) {
+            prefetch(ahead.next());
             // SAFETY: the block has 8 * stride words, and at + 8 <= stride.
             let [a, b, c, d, e, f, g, h] = unsafe { load_rows(start, stride, at) };
             let (a, b) = butterfly_inverse(v, a, b, w[3]);
@@ -586,6 +596,11 @@ pub(super) fn ntt_forward_ahead(plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]])
 
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn ntt_inverse(plan: &NttPlan, a: &mut [u64]) {
+    ntt_inverse_ahead(plan, a, &[]);
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn ntt_inverse_ahead(plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]]) {
     let n = plan.n;
     if n < MIN {
         return Portable.ntt_inverse(plan, a);
@@ -594,11 +609,12 @@ pub(super) fn ntt_inverse(plan: &NttPlan, a: &mut [u64]) {
     let t = Tail::new(&plan.modulus, &twiddles);
     let scale = [twiddles.constant(2), twiddles.constant(3)];
     let (all, count, outer) = passes(n);
-    let run = |pass: &Pass, data: &mut [u64], start: usize| {
+    let mut ahead = Ahead::new(ahead);
+    let mut run = |pass: &Pass, data: &mut [u64], start: usize| {
         let w = &twiddles.passes[pass.offset + start / pass.len * words(pass.layers)..];
         match (pass.layers, pass.len == n) {
-            (3, true) => inverse8::<true>(&t.v, data, pass.len, w, scale),
-            (3, false) => inverse8::<false>(&t.v, data, pass.len, w, scale),
+            (3, true) => inverse8::<true>(&t.v, data, pass.len, w, scale, ahead.take(data.len())),
+            (3, false) => inverse8::<false>(&t.v, data, pass.len, w, scale, ahead.take(data.len())),
             (_, true) => inverse4::<true>(&t.v, data, pass.len, w, scale),
             (_, false) => inverse4::<false>(&t.v, data, pass.len, w, scale),
         }
