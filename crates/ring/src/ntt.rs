@@ -95,7 +95,7 @@ impl NttTable {
             self.n,
             a.len()
         );
-        self.kernel.ntt_forward_ahead(&self.plan, a, ahead);
+        self.kernel.ntt_forward(&self.plan, a, ahead);
     }
 
     /// Values in bit-reversed order to coefficients in natural order, in place; includes the factor `1/n`.
@@ -117,7 +117,7 @@ impl NttTable {
             self.n,
             a.len()
         );
-        self.kernel.ntt_inverse_ahead(&self.plan, a, ahead);
+        self.kernel.ntt_inverse(&self.plan, a, ahead);
     }
 }
 

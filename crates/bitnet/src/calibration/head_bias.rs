@@ -120,9 +120,7 @@ pub fn calibrate_head_biases(model: &mut Model, windows: &[Vec<u32>]) -> Result<
         }
     }
     model.config.attention = Attention::Sigmoid;
-    let mut seen = Rows::measure(model, windows, Functions::ExactSigmoid)?;
-    seen.set_norm_epsilons(model);
-    Ok(())
+    set_norm_epsilons(model, windows)
 }
 
 /// Replaces softmax by normalised sigmoids: `sigma(z - ln(i+1) + b_h)` times `1/sqrt(S^2 + eps^2)` of the row's sum `S`.
@@ -157,8 +155,7 @@ pub fn normalise_rows(model: &mut Model, windows: &[Vec<u32>]) -> Result<(), Bit
             .into_iter()
             .map(|mut sums| ROW_EPSILON_SHARE * median(&mut sums))
             .collect();
-        let mut seen = Rows::measure(&tried, windows, Functions::ExactSigmoid)?;
-        seen.set_norm_epsilons(&mut tried);
+        set_norm_epsilons(&mut tried, windows)?;
         let with = evaluate(
             &tried,
             &ForwardOptions::new(Functions::ExactSigmoid),
@@ -184,18 +181,18 @@ fn median(values: &mut [f32]) -> f64 {
     f64::from(values.get(values.len() / 2).copied().unwrap_or_default())
 }
 
-impl Rows {
-    /// Sets `attn_sub_norm`'s epsilons to a hundredth of the median mean squares, in models that have it.
-    fn set_norm_epsilons(&mut self, model: &mut Model) {
-        if model.layers.iter().any(|l| l.attn_sub_norm.is_none()) {
-            return;
-        }
-        model.config.attn_sub_norm_eps = self
-            .ms
-            .iter_mut()
-            .map(|ms| (EPSILON_SHARE * median(ms)).max(model.config.rms_norm_eps))
-            .collect();
+/// Sets `attn_sub_norm`'s epsilons to a hundredth of the median mean squares, in models that have it.
+fn set_norm_epsilons(model: &mut Model, windows: &[Vec<u32>]) -> Result<(), BitnetError> {
+    if model.layers.iter().any(|l| l.attn_sub_norm.is_none()) {
+        return Ok(());
     }
+    let mut seen = Rows::measure(model, windows, Functions::ExactSigmoid)?;
+    model.config.attn_sub_norm_eps = seen
+        .ms
+        .iter_mut()
+        .map(|ms| (EPSILON_SHARE * median(ms)).max(model.config.rms_norm_eps))
+        .collect();
+    Ok(())
 }
 
 /// The bias at which `sum over entries of sigma(score + bias) = rows`, by bisection (the sum grows with the bias).

@@ -527,8 +527,7 @@ impl Attention<'_> {
                 let b = self.head_bias.get(head).copied().unwrap_or(0.0);
                 out.extend((0..layout.tokens()).map(|t| {
                     let z = b - ((t + 1) as f64).ln();
-                    let bias = (2.0 * z - series.hi - series.lo) / (series.hi - series.lo);
-                    value(p, t, bias)
+                    value(p, t, series.normalise(z))
                 }));
             }
         }

@@ -459,8 +459,7 @@ impl CachedAttention<'_> {
         let series = self.function.series;
         let of_head = |head: usize| {
             let b = self.head_bias.get(head).copied().unwrap_or(0.0);
-            let z = b - ((position + 1) as f64).ln();
-            (2.0 * z - series.hi - series.lo) / (series.hi - series.lo)
+            series.normalise(b - ((position + 1) as f64).ln())
         };
         self.cache.by_score(position, 0.0, of_head)
     }

@@ -85,19 +85,11 @@ pub trait Kernel: Send + Sync {
 
     /// Tables of the transform with the primitive `2n`-th root `psi`.
     fn ntt_plan(&self, n: usize, m: &Modulus, psi: u64) -> NttPlan;
-    /// Forward transform in place.
-    fn ntt_forward(&self, plan: &NttPlan, a: &mut [u64]);
-    /// Forward transform in place, while what is needed next comes from memory into the cache: arithmetic and memory would take turns
-    /// otherwise. A hint, which a kernel may ignore.
-    fn ntt_forward_ahead(&self, plan: &NttPlan, a: &mut [u64], _ahead: &[&[u64]]) {
-        self.ntt_forward(plan, a);
-    }
-    /// Inverse transform in place.
-    fn ntt_inverse(&self, plan: &NttPlan, a: &mut [u64]);
-    /// Inverse transform in place; `ahead` as for [`ntt_forward_ahead`](Self::ntt_forward_ahead).
-    fn ntt_inverse_ahead(&self, plan: &NttPlan, a: &mut [u64], _ahead: &[&[u64]]) {
-        self.ntt_inverse(plan, a);
-    }
+    /// Forward transform in place. What is needed next (`ahead`) comes from memory into the cache meanwhile, since arithmetic and memory would
+    /// take turns otherwise: a hint, which a kernel may ignore.
+    fn ntt_forward(&self, plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]]);
+    /// Inverse transform in place; `ahead` as for [`ntt_forward`](Self::ntt_forward).
+    fn ntt_inverse(&self, plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]]);
 
     /// `a += b`.
     fn add_assign(&self, m: &Modulus, a: &mut [u64], b: &[u64]);

@@ -63,7 +63,7 @@ impl Kernel for Portable {
         }
     }
 
-    fn ntt_forward(&self, plan: &NttPlan, a: &mut [u64]) {
+    fn ntt_forward(&self, plan: &NttPlan, a: &mut [u64], _ahead: &[&[u64]]) {
         let (n, p) = (plan.n, plan.modulus.value());
         let (roots, quotients) = plan.forward().split_at(n);
         let mut blocks = 1;
@@ -86,7 +86,7 @@ impl Kernel for Portable {
         }
     }
 
-    fn ntt_inverse(&self, plan: &NttPlan, a: &mut [u64]) {
+    fn ntt_inverse(&self, plan: &NttPlan, a: &mut [u64], _ahead: &[&[u64]]) {
         let (n, p) = (plan.n, plan.modulus.value());
         let (roots, quotients) = plan.inverse().split_at(n);
         let mut blocks = n / 2;

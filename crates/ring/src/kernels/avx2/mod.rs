@@ -39,8 +39,8 @@ impl Kernel for Avx2 {
     }
 
     forward! {
-        ntt::ntt_forward(plan: &NttPlan, a: &mut [u64]);
-        ntt::ntt_inverse(plan: &NttPlan, a: &mut [u64]);
+        ntt::ntt_forward(plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]]);
+        ntt::ntt_inverse(plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]]);
         elementwise::add_assign(m: &Modulus, a: &mut [u64], b: &[u64]);
         elementwise::sub_assign(m: &Modulus, a: &mut [u64], b: &[u64]);
         elementwise::neg_assign(m: &Modulus, a: &mut [u64]);

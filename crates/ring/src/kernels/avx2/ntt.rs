@@ -558,10 +558,10 @@ fn passes(n: usize) -> ([Pass; 8], usize, usize) {
 }
 
 #[target_feature(enable = "avx2,fma,bmi2")]
-pub(super) fn ntt_forward(plan: &NttPlan, a: &mut [u64]) {
+pub(super) fn ntt_forward(plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]]) {
     let n = plan.n;
     if n < MIN {
-        return Portable.ntt_forward(plan, a);
+        return Portable.ntt_forward(plan, a, ahead);
     }
     let (t, v) = (Twiddles::new(plan.forward(), n), VMod::new(&plan.modulus));
     let (all, count, outer) = passes(n);
@@ -587,10 +587,10 @@ pub(super) fn ntt_forward(plan: &NttPlan, a: &mut [u64]) {
 }
 
 #[target_feature(enable = "avx2,fma,bmi2")]
-pub(super) fn ntt_inverse(plan: &NttPlan, a: &mut [u64]) {
+pub(super) fn ntt_inverse(plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]]) {
     let n = plan.n;
     if n < MIN {
-        return Portable.ntt_inverse(plan, a);
+        return Portable.ntt_inverse(plan, a, ahead);
     }
     let (t, v) = (Twiddles::new(plan.inverse(), n), VMod::new(&plan.modulus));
     let (all, count, outer) = passes(n);

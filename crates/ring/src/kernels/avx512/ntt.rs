@@ -560,15 +560,10 @@ fn passes(n: usize) -> ([Pass; 8], usize, usize) {
 }
 
 #[target_feature(enable = "avx512f,avx512ifma")]
-pub(super) fn ntt_forward(plan: &NttPlan, a: &mut [u64]) {
-    ntt_forward_ahead(plan, a, &[]);
-}
-
-#[target_feature(enable = "avx512f,avx512ifma")]
-pub(super) fn ntt_forward_ahead(plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]]) {
+pub(super) fn ntt_forward(plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]]) {
     let n = plan.n;
     if n < MIN {
-        return Portable.ntt_forward(plan, a);
+        return Portable.ntt_forward(plan, a, ahead);
     }
     let twiddles = Twiddles::new(plan.forward(), n);
     let t = Tail::new(&plan.modulus, &twiddles);
@@ -595,15 +590,10 @@ pub(super) fn ntt_forward_ahead(plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]])
 }
 
 #[target_feature(enable = "avx512f,avx512ifma")]
-pub(super) fn ntt_inverse(plan: &NttPlan, a: &mut [u64]) {
-    ntt_inverse_ahead(plan, a, &[]);
-}
-
-#[target_feature(enable = "avx512f,avx512ifma")]
-pub(super) fn ntt_inverse_ahead(plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]]) {
+pub(super) fn ntt_inverse(plan: &NttPlan, a: &mut [u64], ahead: &[&[u64]]) {
     let n = plan.n;
     if n < MIN {
-        return Portable.ntt_inverse(plan, a);
+        return Portable.ntt_inverse(plan, a, ahead);
     }
     let twiddles = Twiddles::new(plan.inverse(), n);
     let t = Tail::new(&plan.modulus, &twiddles);
