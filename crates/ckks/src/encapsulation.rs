@@ -10,6 +10,8 @@ use crate::context::Context;
 use crate::error::CkksError;
 use crate::key_generator::KeyGenerator;
 use crate::keys::{KeyId, KeyShape, SecretKey, SwitchingKey};
+use crate::parameters::Parameters;
+use crate::security::{KeyDescription, SecretDistribution};
 
 /// The keys between the main and the ephemeral secret.
 #[derive(Clone)]
@@ -27,6 +29,21 @@ impl EncapsulationKeys {
         KeyShape {
             level: 0,
             special: 1,
+        }
+    }
+
+    /// What the security of the key from the main to the ephemeral secret depends on: it is a ciphertext under the ephemeral secret, modulo `q0` and
+    /// one special prime.
+    pub fn to_sparse_description(params: &Parameters) -> KeyDescription {
+        let shape = Self::to_sparse_shape();
+        KeyDescription {
+            name: "switching key to the ephemeral secret".into(),
+            ring_dimension: params.n(),
+            log2_modulus: params.log_q_at(shape.level) + params.log_p_of(shape.special),
+            secret: match params.literal().ephemeral_weight {
+                0 => SecretDistribution::DenseTernary,
+                weight => SecretDistribution::FixedWeight(weight),
+            },
         }
     }
 

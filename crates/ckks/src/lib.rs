@@ -33,6 +33,7 @@ mod polynomial_evaluation;
 pub mod presets;
 mod rescale;
 pub mod security;
+mod ternary_columns;
 pub mod wire;
 
 pub use ciphertext::{Ciphertext, LazyCiphertext, Plaintext, SeededCiphertext};
@@ -45,3 +46,4 @@ pub use hoisting::HoistedCiphertext;
 pub use key_generator::KeyGenerator;
 pub use keys::{EvaluationKeys, KeyId, KeyRole, KeyShape, PublicKey, SecretKey, SwitchingKey};
 pub use parameters::{InsecureParameters, Parameters, ParametersLiteral};
+pub use ternary_columns::MaskedRows;

@@ -7,14 +7,23 @@ use rand_chacha::{
     rand_core::{RngCore, SeedableRng},
 };
 use tacit_ckks::{
-    Context, Encoder, KeyGenerator, Parameters, SecretKey, encrypt,
+    Context, Encoder, KeyGenerator, Parameters, SecretKey,
+    bootstrap::EncapsulationKeys,
+    encrypt,
     mlwe::{MlweContext, MlweKeys},
     security::{KeyDescription, SecretDistribution},
 };
 
 use zeroize::Zeroizing;
 
-use crate::{EnsiError, layout::Layout, message, model::KeyPlan, server::RAISE_KEY};
+use crate::{
+    EnsiError,
+    columns::layout::ColumnLayout,
+    keys::{RAISE_KEY, SPARSE_KEY},
+    layout::Layout,
+    message,
+    model::KeyPlan,
+};
 
 /// A client's secrets and what it needs to talk to a server. Dropping it wipes the secrets.
 pub struct Client {
@@ -24,6 +33,8 @@ pub struct Client {
     layout: Layout,
     /// Layout and module-LWE tables of decode steps.
     step: Option<(Layout, MlweContext)>,
+    /// Layout of documents in columns.
+    columns: Option<ColumnLayout>,
     plan: KeyPlan,
     secret: SecretKey,
     ephemeral: SecretKey,
@@ -82,6 +93,10 @@ impl Client {
                 Some((layout, MlweContext::new(&context, 2 * tokens)?))
             }
         };
+        let columns = plan
+            .lanes
+            .map(|lanes| ColumnLayout::new(params.n(), plan.tokens, lanes))
+            .transpose()?;
         let mut generator = KeyGenerator::with_rng(context.clone(), stream(0));
         let secret = generator.secret();
         let ephemeral = generator.ephemeral_secret(&secret)?;
@@ -93,6 +108,7 @@ impl Client {
             mlwe,
             layout,
             step,
+            columns,
             plan: plan.clone(),
             secret,
             ephemeral,
@@ -145,6 +161,15 @@ impl Client {
                     &self.context,
                 )
             }
+            _ if self.columns.is_some() => message::write_switching(
+                &generator.switching(
+                    self.secret.residues(),
+                    &self.ephemeral,
+                    EncapsulationKeys::to_sparse_shape(),
+                    SPARSE_KEY,
+                )?,
+                &self.context,
+            ),
             i => {
                 let mlwe = match &self.step {
                     Some((_, step)) if i == galois + 3 => step,
@@ -181,6 +206,10 @@ impl Client {
             "switching key of ModRaise, ephemeral to main secret".into(),
             tacit_ckks::KeyShape::full(params),
         ));
+        if self.columns.is_some() {
+            keys.push(EncapsulationKeys::to_sparse_description(params));
+            return keys;
+        }
         keys.extend(MlweKeys::descriptions_of(params));
         if self.step.is_some() {
             keys.extend(MlweKeys::descriptions_of(params));
@@ -227,14 +256,54 @@ impl Client {
     }
 
     fn encrypt_rows(&mut self, rows: &[Vec<f32>], layout: &Layout) -> Result<Vec<u8>, EnsiError> {
-        let hidden = self.plan.hidden;
-        if let Some(row) = rows.iter().find(|row| row.len() != hidden) {
+        self.check_rows(rows)?;
+        self.encrypt_vectors(&layout.slots_of(rows))
+    }
+
+    /// Encrypts a batch: one embedding row per token of each document, as many tokens as the window has, at most as many documents as the layout.
+    /// Shorter documents are filled with their tokens again; see [`encrypt_prompt`](Self::encrypt_prompt) for what is better.
+    ///
+    /// # Errors
+    /// [`EnsiError::Shape`] for a key plan without columns, for no or too many documents, or rows of another width; [`EnsiError::Window`].
+    pub fn encrypt_documents(&mut self, documents: &[Vec<Vec<f32>>]) -> Result<Vec<u8>, EnsiError> {
+        let layout = self.column_layout()?;
+        if documents.is_empty() || documents.len() > layout.documents() {
             return Err(EnsiError::Shape(format!(
-                "an embedding has {} features, the model {hidden}",
-                row.len()
+                "{} documents in a batch; it takes 1 to {}",
+                documents.len(),
+                layout.documents()
             )));
         }
-        let slots = layout.slots_of(rows);
+        for document in documents {
+            self.check_rows(document)?;
+            if document.is_empty() || document.len() > layout.tokens() {
+                return Err(EnsiError::Window {
+                    tokens: document.len(),
+                    window: layout.tokens(),
+                });
+            }
+        }
+        self.encrypt_vectors(&layout.slots_of(documents))
+    }
+
+    fn column_layout(&self) -> Result<ColumnLayout, EnsiError> {
+        self.columns.ok_or_else(|| {
+            EnsiError::Shape("the server's key plan has no documents in columns".into())
+        })
+    }
+
+    fn check_rows(&self, rows: &[Vec<f32>]) -> Result<(), EnsiError> {
+        let hidden = self.plan.hidden;
+        match rows.iter().find(|row| row.len() != hidden) {
+            None => Ok(()),
+            Some(row) => Err(EnsiError::Shape(format!(
+                "an embedding has {} features, the model {hidden}",
+                row.len()
+            ))),
+        }
+    }
+
+    fn encrypt_vectors(&mut self, slots: &[Vec<f64>]) -> Result<Vec<u8>, EnsiError> {
         let seeded = slots
             .iter()
             .map(|slots| {
@@ -266,25 +335,64 @@ impl Client {
         Ok(self.decrypt_rows(bytes, 1, &layout)?.remove(0))
     }
 
+    /// Decrypts the answer to a batch: for each of the first `lengths.len()` documents the hidden states of its first tokens.
+    ///
+    /// # Errors
+    /// As [`decrypt_answer`](Self::decrypt_answer), and [`EnsiError::Shape`] for more documents or tokens than the batch has.
+    pub fn decrypt_documents(
+        &self,
+        bytes: &[u8],
+        lengths: &[usize],
+    ) -> Result<Vec<Vec<Vec<f64>>>, EnsiError> {
+        let layout = self.column_layout()?;
+        if lengths.len() > layout.documents() || lengths.iter().any(|t| *t > layout.tokens()) {
+            return Err(EnsiError::Shape(format!(
+                "{} documents wanted of a batch of {} with {} tokens each",
+                lengths.len(),
+                layout.documents(),
+                layout.tokens()
+            )));
+        }
+        let hidden = self.plan.hidden;
+        let slots = self.answer_slots(bytes, layout.ciphertexts(hidden))?;
+        let real: Vec<Vec<f64>> = slots
+            .iter()
+            .map(|slots| slots.iter().map(|x| x.re).collect())
+            .collect();
+        let document = |(d, length): (usize, &usize)| {
+            let token = |t| layout.vector(&real, hidden, d, t);
+            (0..*length).map(token).collect()
+        };
+        Ok(lengths.iter().enumerate().map(document).collect())
+    }
+
+    /// Slots of an answer of `expected` ciphertexts.
+    fn answer_slots(
+        &self,
+        bytes: &[u8],
+        expected: usize,
+    ) -> Result<Vec<Vec<num_complex::Complex64>>, EnsiError> {
+        let ciphertexts = message::read_answer(bytes, &self.context, self.secret.id())?;
+        if ciphertexts.len() != expected {
+            return Err(EnsiError::Message(format!(
+                "the answer has {} ciphertexts, expected {expected}",
+                ciphertexts.len()
+            )));
+        }
+        ciphertexts
+            .iter()
+            .map(|ct| self.decrypt_slots(ct))
+            .collect()
+    }
+
     fn decrypt_rows(
         &self,
         bytes: &[u8],
         tokens: usize,
         layout: &Layout,
     ) -> Result<Vec<Vec<f64>>, EnsiError> {
-        let ciphertexts = message::read_answer(bytes, &self.context, self.secret.id())?;
         let hidden = self.plan.hidden;
-        if ciphertexts.len() != layout.ciphertexts(hidden) {
-            return Err(EnsiError::Message(format!(
-                "the answer has {} ciphertexts, expected {}",
-                ciphertexts.len(),
-                layout.ciphertexts(hidden)
-            )));
-        }
-        let slots = ciphertexts
-            .iter()
-            .map(|ct| self.decrypt_slots(ct))
-            .collect::<Result<Vec<_>, _>>()?;
+        let slots = self.answer_slots(bytes, layout.ciphertexts(hidden))?;
         Ok((0..tokens.min(layout.tokens()))
             .map(|t| {
                 (0..hidden)

@@ -19,6 +19,7 @@
 //! | [`Server`] | one client's evaluation keys; runs forward passes |
 //! | [`transformer::Transformer`] | the model as a program over a [`machine::Machine`] |
 //! | [`machine`] | who carries the program out: on shapes (the plan), in the clear (the specification), on ciphertexts |
+//! | [`columns`] | many documents at once, one feature a ciphertext |
 //! | [`layout::Layout`] | where a (feature, token) value lives; nothing else knows |
 //!
 //! Client and server share bytes only ([`message`]), also when they live in one process.
@@ -28,7 +29,9 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod columns;
 pub mod error;
+pub mod keys;
 pub mod layout;
 pub mod machine;
 pub mod message;
@@ -39,6 +42,7 @@ pub mod ternary_layer;
 pub mod transformer;
 
 pub use client::Client;
+pub use columns::{ColumnModel, ColumnServer};
 pub use error::EnsiError;
 pub use model::{EncryptedModel, KeyPlan};
 pub use plan::{Counts, Plan, PlanStep};

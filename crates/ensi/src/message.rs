@@ -12,12 +12,12 @@
 use std::sync::Arc;
 
 use tacit_ckks::{
-    Ciphertext, Context, KeyId, SeededCiphertext, SwitchingKey,
+    Ciphertext, Context, Evaluator, KeyId, SeededCiphertext, SwitchingKey,
     mlwe::{MlweKeys, RepackKey, RingSwitchKey},
     wire::{Reader, WireObject, Writer},
 };
 
-use crate::EnsiError;
+use crate::{EnsiError, model::ANSWER_LEVEL, plan::Plan};
 
 /// Type of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,6 +229,52 @@ pub fn read_prompt(
         .iter()
         .map(|ct| context.expand(ct))
         .collect::<Result<Vec<_>, _>>()?)
+}
+
+/// Checks that a prompt has the ciphertexts that a plan wants.
+///
+/// # Errors
+/// Another number of ciphertexts, another level or scale.
+pub fn check_prompt(x: &[Ciphertext], plan: &Plan, scale: f64) -> Result<(), EnsiError> {
+    if x.len() != plan.input_ciphertexts {
+        return Err(EnsiError::Message(format!(
+            "the prompt has {} ciphertexts, expected {}",
+            x.len(),
+            plan.input_ciphertexts
+        )));
+    }
+    for ct in x {
+        if ct.level != plan.input_level
+            || ct.parts.len() != 2
+            || (ct.scale / scale - 1.0).abs() > 1e-9
+        {
+            return Err(EnsiError::Message(format!(
+                "a prompt ciphertext at level {} with scale 2^{:.3}; expected level {} and scale 2^{:.3}: use the key plan of this model",
+                ct.level,
+                ct.scale.log2(),
+                plan.input_level,
+                scale.log2()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// An encrypted answer of ciphertexts at any level, brought to the level at which answers leave.
+///
+/// # Errors
+/// A ciphertext below [`ANSWER_LEVEL`].
+pub fn write_low_answer(
+    ciphertexts: &[Ciphertext],
+    context: &Arc<Context>,
+    id: KeyId,
+) -> Result<Vec<u8>, EnsiError> {
+    let evaluator = Evaluator::new(context.clone());
+    let low = ciphertexts
+        .iter()
+        .map(|ct| evaluator.drop_to_level(ct, ANSWER_LEVEL))
+        .collect::<Result<Vec<_>, _>>()?;
+    write_answer(&low, context, id)
 }
 
 /// An encrypted answer.

@@ -33,13 +33,25 @@ pub struct KeyPlan {
     /// Token slots of a decode step, if the server decodes over a cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_tokens: Option<usize>,
+    /// Lanes of a batch in columns ([`ColumnLayout`](crate::columns::layout::ColumnLayout)), if the server computes documents by columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<usize>,
 }
 
 impl KeyPlan {
     /// Number of key messages: relinearisation, Galois keys, ModRaise, and those of the ternary products in a window and, where the
-    /// server decodes over a cache, in a step.
+    /// server decodes over a cache, in a step; for columns the key to the ephemeral secret takes the place of these.
     pub fn messages(&self) -> usize {
         self.galois.len() + 3 + usize::from(self.step_tokens.is_some())
+    }
+
+    /// Bytes of the switching keys in memory, those of the ternary products apart.
+    pub fn bytes(&self, params: &Parameters) -> u64 {
+        self.galois_shapes()
+            .map(|(_, shape)| shape)
+            .chain([self.relinearisation_shape(), KeyShape::full(params)])
+            .map(|shape| key_bytes(params, shape))
+            .sum()
     }
 
     /// Shape of the relinearisation key.
@@ -253,16 +265,18 @@ impl EncryptedModel {
                 })
             }
         };
+        let (relinearisation, galois) = evaluation_keys(&engine, &used);
         let key_plan = KeyPlan {
+            relinearisation,
+            galois,
+            tokens: transformer.layout().tokens(),
+            hidden: transformer.hidden(),
+            input_level,
+            input_scale,
             step_tokens,
-            ..key_plan(&engine, &transformer, &used, input_level, input_scale)
+            lanes: None,
         };
-        let key_bytes = key_plan
-            .galois_shapes()
-            .map(|(_, shape)| shape)
-            .chain([key_plan.relinearisation_shape(), KeyShape::full(params)])
-            .map(|shape| key_bytes(params, shape))
-            .sum();
+        let key_bytes = key_plan.bytes(params);
         let plan = Plan {
             steps,
             context: transformer.layout().tokens(),
@@ -311,13 +325,11 @@ fn key_bytes(params: &Parameters, shape: KeyShape) -> u64 {
     (2 * params.digits_at(shape.level) * (shape.level + 1 + shape.special) * params.n() * 8) as u64
 }
 
-fn key_plan(
+/// Level and special primes of the relinearisation key, and the Galois keys, of a refresh and a program.
+pub(crate) fn evaluation_keys(
     engine: &Engine,
-    transformer: &Transformer,
     used: &KeyUse,
-    input_level: usize,
-    input_scale: f64,
-) -> KeyPlan {
+) -> ((usize, usize), Vec<(u64, usize, usize)>) {
     let params = engine.context().params();
     let special = params.p_len();
     let bootstrapper = engine.bootstrapper();
@@ -338,16 +350,6 @@ fn key_plan(
     }
     galois.sort_unstable();
     let relinearisation = bootstrapper.relinearisation_shape();
-    KeyPlan {
-        relinearisation: (
-            relinearisation.level.max(used.relinearisation),
-            relinearisation.special,
-        ),
-        galois,
-        tokens: transformer.layout().tokens(),
-        hidden: transformer.hidden(),
-        input_level,
-        input_scale,
-        step_tokens: None,
-    }
+    let level = relinearisation.level.max(used.relinearisation);
+    ((level, relinearisation.special), galois)
 }

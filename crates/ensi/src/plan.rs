@@ -164,6 +164,8 @@ pub struct Cost {
     pub slots_to_coeffs: f64,
     /// Seconds per weight (zeros included) of the ternary product.
     pub mix_per_weight: f64,
+    /// Seconds of a word addition where ciphertexts are the columns.
+    pub word_addition: f64,
     /// Seconds of repack, ModRaise and CoeffsToSlots of one ciphertext.
     pub coeffs_to_slots: f64,
     /// Seconds of one EvalMod.
@@ -234,6 +236,7 @@ impl Cost {
             slots_to_coeffs: 0.0,
             // `tacit bench linear`: 1536 x 1536 weights take 0.030 s on two threads.
             mix_per_weight: 2.2e-8 / (1.0 + 0.75 * (threads - 1.0)) * n as f64 / 65536.0,
+            word_addition: 1.3e-10 / (1.0 + 0.75 * (threads - 1.0)),
             coeffs_to_slots: 0.0,
             eval_mod: 0.0,
         };

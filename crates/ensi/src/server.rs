@@ -2,16 +2,14 @@
 
 use std::{ops::Range, sync::Arc};
 
-use tacit_ckks::{
-    Ciphertext, EvaluationKeys, KeyId, KeyRole, SwitchingKey, bootstrap::EncapsulationKeys,
-    mlwe::MlweKeys,
-};
+use tacit_ckks::{Ciphertext, KeyId};
 
 use crate::{
     EnsiError,
-    machine::encrypted::{CiphertextProbe, EncryptedMachine, ProgressFn, ServerKeys},
-    message::{self, Key},
-    model::{ANSWER_LEVEL, Decoder, EncryptedModel},
+    keys::KeyStore,
+    machine::encrypted::{CiphertextProbe, EncryptedMachine, Engine, ProgressFn},
+    message,
+    model::{Decoder, EncryptedModel},
     plan::{Counts, Plan},
     transformer::cached::{CacheLayout, LayerCache},
 };
@@ -35,14 +33,6 @@ pub enum Progress {
     },
 }
 
-/// Number by which the switching key from the ephemeral to the main secret is known.
-pub const RAISE_KEY: u32 = 2;
-
-fn server_keys(keys: &Option<ServerKeys>) -> Result<&ServerKeys, EnsiError> {
-    keys.as_ref()
-        .ok_or_else(|| EnsiError::MissingKeys("all".into()))
-}
-
 fn decoder(model: &EncryptedModel) -> Result<&Decoder, EnsiError> {
     model.decoder().ok_or_else(|| {
         EnsiError::Shape("the model was placed without a decoder; place it with one".into())
@@ -52,13 +42,7 @@ fn decoder(model: &EncryptedModel) -> Result<&Decoder, EnsiError> {
 /// One client's session on the server.
 pub struct Server {
     model: Arc<EncryptedModel>,
-    relinearisation: Option<SwitchingKey>,
-    galois: Vec<SwitchingKey>,
-    raise: Option<EncapsulationKeys>,
-    mlwe: Option<MlweKeys>,
-    step: Option<MlweKeys>,
-    id: Option<KeyId>,
-    keys: Option<ServerKeys>,
+    keys: KeyStore,
     kept: Option<Kept>,
 }
 
@@ -74,13 +58,7 @@ impl Server {
     pub fn new(model: Arc<EncryptedModel>) -> Self {
         Self {
             model,
-            relinearisation: None,
-            galois: Vec::new(),
-            raise: None,
-            mlwe: None,
-            step: None,
-            id: None,
-            keys: None,
+            keys: KeyStore::default(),
             kept: None,
         }
     }
@@ -90,39 +68,11 @@ impl Server {
     /// # Errors
     /// A message that is truncated, corrupt, made for other parameters, or not a key; a key the plan has no use for.
     pub fn accept_key(&mut self, bytes: &[u8]) -> Result<(), EnsiError> {
-        let engine = self.model.engine();
-        let context = engine.context();
-        let (key, id) = message::read_key(bytes, context, self.id)?;
-        self.id = id;
-        match key {
-            Key::Switching(key) => match key.role {
-                KeyRole::Relinearisation => self.relinearisation = Some(key),
-                KeyRole::Galois(_) => self.galois.push(key),
-                KeyRole::Switch(RAISE_KEY) => {
-                    self.raise = Some(EncapsulationKeys::new(context, &key, None)?)
-                }
-                KeyRole::Switch(other) => {
-                    return Err(EnsiError::Message(format!(
-                        "switching key {other} is of no use here; send the keys of the session's key plan"
-                    )));
-                }
-            },
-            Key::Mlwe(keys) => {
-                let shape = *keys.repack().shape();
-                let decoder = self.model.decoder().map(Decoder::engine);
-                if shape == *engine.mlwe().shape() {
-                    self.mlwe = Some(keys);
-                } else if decoder.is_some_and(|d| shape == *d.mlwe().shape()) {
-                    self.step = Some(keys);
-                } else {
-                    return Err(EnsiError::Message(format!(
-                        "keys of ternary products for {} tokens are of no use here; send the keys of the session's key plan",
-                        shape.tokens()
-                    )));
-                }
-            }
-        }
-        Ok(())
+        let decoder = self.model.decoder().map(Decoder::engine);
+        let engines: Vec<&Engine> = std::iter::once(self.model.engine())
+            .chain(decoder)
+            .collect();
+        self.keys.accept(bytes, &engines)
     }
 
     /// Checks that all keys of the plan have come and makes the session ready.
@@ -130,68 +80,8 @@ impl Server {
     /// # Errors
     /// [`EnsiError::MissingKeys`] naming what is missing.
     pub fn ready(&mut self) -> Result<(), EnsiError> {
-        if self.keys.is_some() {
-            return Ok(());
-        }
-        let mut missing = Vec::new();
-        let plan = self.model.key_plan();
-        for (element, shape) in plan.galois_shapes() {
-            let here = |k: &&SwitchingKey| {
-                k.role == KeyRole::Galois(element)
-                    && k.level >= shape.level
-                    && k.special == shape.special
-            };
-            if !self.galois.iter().any(|k| here(&k)) {
-                missing.push(format!("Galois key of element {element}"));
-            }
-        }
-        for (there, name) in [
-            (
-                self.relinearisation
-                    .as_ref()
-                    .is_some_and(|k| k.level >= plan.relinearisation.0),
-                "relinearisation key",
-            ),
-            (self.raise.is_some(), "switching key of ModRaise"),
-            (self.mlwe.is_some(), "keys of the ternary products"),
-            (
-                self.step.is_some() || plan.step_tokens.is_none(),
-                "keys of the ternary products of a decode step",
-            ),
-        ] {
-            if !there {
-                missing.push(name.to_owned());
-            }
-        }
-        if !missing.is_empty() {
-            let shown = missing.len().min(4);
-            let more = if missing.len() > shown {
-                format!(" and {} more", missing.len() - shown)
-            } else {
-                String::new()
-            };
-            return Err(EnsiError::MissingKeys(format!(
-                "{}{more}",
-                missing[..shown].join(", ")
-            )));
-        }
-        if let (Some(relinearisation), Some(encapsulation), Some(mlwe)) = (
-            self.relinearisation.take(),
-            self.raise.take(),
-            self.mlwe.take(),
-        ) {
-            let mut evaluation = EvaluationKeys::new(relinearisation);
-            for key in self.galois.drain(..) {
-                evaluation.insert(key);
-            }
-            self.keys = Some(ServerKeys {
-                evaluation,
-                encapsulation,
-                mlwe,
-                step: self.step.take(),
-            });
-        }
-        Ok(())
+        self.keys
+            .ready(self.model.engine().context(), self.model.key_plan())
     }
 
     /// One forward pass on an encrypted prompt: the answer holds the residual stream after the last layer for every token of the
@@ -244,7 +134,7 @@ impl Server {
                 window,
             });
         }
-        let keys = server_keys(&self.keys)?;
+        let keys = self.keys.complete()?;
         let masks = decoder.transformer().keep_masks(length)?;
         let cache = decoder
             .transformer()
@@ -279,12 +169,12 @@ impl Server {
         let model = self.model.clone();
         let decoder = decoder(&model)?;
         let engine = decoder.engine();
-        let mut x = message::read_prompt(token, engine.context(), self.id)?;
+        let mut x = message::read_prompt(token, engine.context(), self.keys.id())?;
         self.check_input(&x, decoder.plan())?;
         let kept = self.kept.as_ref().ok_or_else(|| {
             EnsiError::Shape("no prompt is kept; send one with prefill first".into())
         })?;
-        let keys = server_keys(&self.keys)?;
+        let keys = self.keys.complete()?;
         let masks = decoder.transformer().step_masks(kept.tokens)?;
         let mut machine = EncryptedMachine::new(engine, keys, 0, progress, None);
         // the last token's cache stays until the step is through
@@ -358,7 +248,7 @@ impl Server {
     /// Missing keys, a foreign or malformed message.
     pub fn read_prompt(&mut self, prompt: &[u8]) -> Result<Vec<Ciphertext>, EnsiError> {
         self.ready()?;
-        let x = message::read_prompt(prompt, self.model.engine().context(), self.id)?;
+        let x = message::read_prompt(prompt, self.model.engine().context(), self.keys.id())?;
         self.check_input(&x, self.model.plan())?;
         Ok(x)
     }
@@ -378,7 +268,7 @@ impl Server {
         probe: Option<CiphertextProbe<'_>>,
     ) -> Result<Vec<Ciphertext>, EnsiError> {
         self.ready()?;
-        let keys = server_keys(&self.keys)?;
+        let keys = self.keys.complete()?;
         let transformer = self.model.transformer();
         let before = self.model.plan().steps_before(layers.start);
         let mut machine = EncryptedMachine::new(self.model.engine(), keys, before, progress, probe);
@@ -415,7 +305,9 @@ impl Server {
     }
 
     fn key_id(&self) -> Result<KeyId, EnsiError> {
-        self.id.ok_or_else(|| EnsiError::MissingKeys("all".into()))
+        self.keys
+            .id()
+            .ok_or_else(|| EnsiError::MissingKeys("all".into()))
     }
 
     /// The answer to send back.
@@ -423,38 +315,10 @@ impl Server {
     /// # Errors
     /// Missing keys.
     pub fn write_answer(&self, out: &[Ciphertext]) -> Result<Vec<u8>, EnsiError> {
-        let context = self.model.engine().context();
-        let evaluator = tacit_ckks::Evaluator::new(context.clone());
-        let low = out
-            .iter()
-            .map(|ct| evaluator.drop_to_level(ct, ANSWER_LEVEL))
-            .collect::<Result<Vec<_>, _>>()?;
-        message::write_answer(&low, context, self.key_id()?)
+        message::write_low_answer(out, self.model.engine().context(), self.key_id()?)
     }
 
     fn check_input(&self, x: &[Ciphertext], plan: &Plan) -> Result<(), EnsiError> {
-        let keys = self.model.key_plan();
-        if x.len() != plan.input_ciphertexts {
-            return Err(EnsiError::Message(format!(
-                "the prompt has {} ciphertexts, expected {}",
-                x.len(),
-                plan.input_ciphertexts
-            )));
-        }
-        for ct in x {
-            if ct.level != plan.input_level
-                || ct.parts.len() != 2
-                || (ct.scale / keys.input_scale - 1.0).abs() > 1e-9
-            {
-                return Err(EnsiError::Message(format!(
-                    "a prompt ciphertext at level {} with scale 2^{:.3}; expected level {} and scale 2^{:.3}: use the key plan of this model",
-                    ct.level,
-                    ct.scale.log2(),
-                    plan.input_level,
-                    keys.input_scale.log2()
-                )));
-            }
-        }
-        Ok(())
+        message::check_prompt(x, plan, self.model.key_plan().input_scale)
     }
 }

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use crate::{
     EnsiError,
+    columns::sums::ColumnSums,
     layout::{Half, Layout},
     machine::{Chain, Machine, Mask, Refreshed, series_depth},
     ternary_layer::TernaryLayer,
@@ -319,6 +320,94 @@ impl Machine for ClearMachine<'_> {
             })
             .collect())
     }
+    fn columns(
+        &mut self,
+        inputs: &[&ClearCt],
+        sums: &ColumnSums,
+    ) -> Result<Vec<ClearCt>, EnsiError> {
+        let (level, scale) =
+            check_columns(&self.chain, sums, inputs.iter().map(|x| (x.level, x.scale)))?;
+        let slots = inputs[0].values.len();
+        let rows: Vec<Vec<Complex64>> = (0..sums.codes().rows())
+            .into_par_iter()
+            .map(|row| {
+                let mut out = vec![Complex64::default(); slots];
+                for (col, x) in inputs.iter().enumerate() {
+                    let w = f64::from(sums.codes().weight(row, col));
+                    for (o, x) in out.iter_mut().zip(&x.values) {
+                        *o += x * w;
+                    }
+                }
+                out
+            })
+            .collect();
+        let masked = |terms: &Vec<(usize, Mask)>| {
+            let mut values = vec![Complex64::default(); slots];
+            for (row, mask) in terms {
+                for (v, (x, w)) in values.iter_mut().zip(rows[*row].iter().zip(mask.values())) {
+                    *v += x * w;
+                }
+            }
+            ClearCt {
+                values,
+                level,
+                scale,
+            }
+        };
+        Ok(sums.outputs().iter().map(masked).collect())
+    }
+    fn refresh(&mut self, cts: &[ClearCt], delta: f64) -> Result<Vec<ClearCt>, EnsiError> {
+        check_refresh(
+            &self.chain,
+            &self.step,
+            cts.iter().map(|x| (x.level, x.scale)),
+        )?;
+        let scale = refreshed_scale(&self.chain, delta);
+        let level = self.chain.top;
+        let refreshed = |ct: &ClearCt| ClearCt {
+            values: ct.values.iter().map(|x| x.re.into()).collect(),
+            level,
+            scale,
+        };
+        Ok(cts.iter().map(refreshed).collect())
+    }
+}
+
+/// What every machine checks before [`Machine::columns`]: number of inputs, scales. Level and scale of the results.
+pub(crate) fn check_columns(
+    chain: &Chain,
+    sums: &ColumnSums,
+    inputs: impl ExactSizeIterator<Item = (usize, f64)>,
+) -> Result<(usize, f64), EnsiError> {
+    if inputs.len() == 0 || inputs.len() != sums.codes().cols() {
+        return Err(EnsiError::Shape(format!(
+            "{}: {} input ciphertexts, expected {}",
+            sums.name(),
+            inputs.len(),
+            sums.codes().cols()
+        )));
+    }
+    let (mut lowest, mut first) = (usize::MAX, None);
+    for (level, scale) in inputs {
+        chain.same_scale(sums.name(), *first.get_or_insert(scale), scale)?;
+        lowest = lowest.min(level);
+    }
+    let level = chain.spend(sums.name(), lowest, 1)?;
+    Ok((level, first.unwrap_or(chain.scale)))
+}
+
+/// What every machine checks before [`Machine::refresh`]: levels, scales.
+pub(crate) fn check_refresh(
+    chain: &Chain,
+    step: &str,
+    cts: impl Iterator<Item = (usize, f64)>,
+) -> Result<(), EnsiError> {
+    let mut first = None;
+    for (level, scale) in cts {
+        chain.same_scale(step, *first.get_or_insert(scale), scale)?;
+        chain.spend(step, level, chain.bottom)?;
+    }
+    Ok(())
 }
 
 /// What every machine checks before a linear layer: number of inputs, levels.

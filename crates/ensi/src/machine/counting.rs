@@ -4,9 +4,10 @@ use serde::Serialize;
 
 use crate::{
     EnsiError,
+    columns::sums::ColumnSums,
     machine::{
         Chain, Machine, Mask, Refreshed,
-        clear::{check_linear, refreshed_scale},
+        clear::{check_columns, check_linear, check_refresh, refreshed_scale},
         encrypted::Engine,
         rehearsal::{RefreshCounts, SeriesCounts},
         series_depth,
@@ -299,5 +300,40 @@ impl Machine for CountingMachine<'_> {
         Ok((0..layer.outputs())
             .map(|c| (out, layer.uses_imaginary(c).then_some(out)))
             .collect())
+    }
+    fn columns(&mut self, inputs: &[&Shape], sums: &ColumnSums) -> Result<Vec<Shape>, EnsiError> {
+        let shapes = inputs.iter().map(|x| (x.level, x.scale));
+        let (level, scale) = check_columns(&self.chain, sums, shapes)?;
+        let (terms, outputs) = (sums.terms(), sums.outputs().len());
+        let words = sums.word_additions(2 * self.slots as usize, level + 2);
+        let seconds = self.cost.word_addition * words as f64
+            + self.cost.plain_product(level + 1) * terms as f64
+            + self.cost.rescale(level + 1) * outputs as f64;
+        self.note(level + 1, seconds, |c| {
+            c.ct_pt += terms as u64;
+            c.additions += (terms - outputs) as u64;
+            c.rescales += outputs as u64;
+            c.word_additions += words;
+        });
+        Ok(vec![Shape { level, scale }; outputs])
+    }
+    fn refresh(&mut self, cts: &[Shape], delta: f64) -> Result<Vec<Shape>, EnsiError> {
+        check_refresh(
+            &self.chain,
+            self.step_name(),
+            cts.iter().map(|x| (x.level, x.scale)),
+        )?;
+        let bootstraps = cts.len().div_ceil(2);
+        let seconds = (self.cost.slots_to_coeffs + self.cost.coeffs_to_slots) * bootstraps as f64
+            + self.cost.eval_mod * cts.len() as f64;
+        let mut counts = self.refresh.direct(bootstraps, cts.len());
+        // the second of a pair is added to the first
+        counts.additions += (cts.len() - bootstraps) as u64;
+        self.note(self.chain.bottom, seconds, |c| *c += counts);
+        let out = Shape {
+            level: self.chain.top,
+            scale: refreshed_scale(&self.chain, delta),
+        };
+        Ok(vec![out; cts.len()])
     }
 }

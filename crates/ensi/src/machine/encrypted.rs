@@ -9,17 +9,18 @@ use std::{
 use num_complex::Complex64;
 use rayon::prelude::*;
 use tacit_ckks::{
-    Ciphertext, Context, Encoder, EvaluationKeys, Evaluator, Plaintext,
+    Ciphertext, CkksError, Context, Encoder, EvaluationKeys, Evaluator, MaskedRows, Plaintext,
     bootstrap::{Bootstrapper, EncapsulationKeys},
     mlwe::{InputPlacement, MlweContext, MlweKeys, OutputPlacement, TernaryMix},
 };
 
 use crate::{
     EnsiError,
+    columns::sums::ColumnSums,
     layout::{Half, Layout},
     machine::{
         Chain, Machine, Mask, MaskUse, Refreshed,
-        clear::{check_linear, refreshed_scale},
+        clear::{check_columns, check_linear, check_refresh, refreshed_scale},
     },
     plan::Counts,
     server::Progress,
@@ -186,18 +187,17 @@ pub struct ServerKeys {
     pub evaluation: EvaluationKeys,
     /// From the ephemeral secret to the main one.
     pub encapsulation: EncapsulationKeys,
-    /// From the main secret to the small ring, and from there to the ephemeral secret.
-    pub mlwe: MlweKeys,
-    /// The same for the layout of decode steps.
-    pub step: Option<MlweKeys>,
+    /// From the main secret to the small ring, and from there to the ephemeral secret: in the window's layout and in that of decode steps. None
+    /// for batches in columns.
+    pub mlwe: Vec<MlweKeys>,
 }
 
 impl ServerKeys {
     /// Keys of the ternary products in an engine's layout.
     fn ternary(&self, engine: &Engine) -> Result<&MlweKeys, EnsiError> {
         let fits = |keys: &&MlweKeys| keys.repack().shape() == engine.mlwe.shape();
-        std::iter::once(&self.mlwe)
-            .chain(&self.step)
+        self.mlwe
+            .iter()
             .find(fits)
             .ok_or_else(|| EnsiError::MissingKeys("keys of the ternary products".into()))
     }
@@ -217,6 +217,7 @@ pub struct EncryptedMachine<'a> {
     index: usize,
     began: Option<(Instant, Counts)>,
     vector_additions: u64,
+    column_words: u64,
     progress: ProgressFn<'a>,
     probe: Option<CiphertextProbe<'a>>,
 }
@@ -238,6 +239,7 @@ impl<'a> EncryptedMachine<'a> {
             index: first,
             began: None,
             vector_additions: 0,
+            column_words: 0,
             progress,
             probe,
         }
@@ -248,7 +250,8 @@ impl<'a> EncryptedMachine<'a> {
         let counts = Counts::from(self.evaluator.counts());
         Counts {
             additions: counts.additions - self.vector_additions,
-            word_additions: self.vector_additions * (2 * self.engine.layout.tokens()) as u64,
+            word_additions: self.vector_additions * (2 * self.engine.layout.tokens()) as u64
+                + self.column_words,
             ..counts
         }
     }
@@ -494,5 +497,82 @@ impl Machine for EncryptedMachine<'_> {
                 Ok((re, im))
             })
             .collect()
+    }
+    fn columns(
+        &mut self,
+        inputs: &[&Ciphertext],
+        sums: &ColumnSums,
+    ) -> Result<Vec<Ciphertext>, EnsiError> {
+        let engine = self.engine;
+        let shapes = inputs.iter().map(|ct| (ct.level, ct.scale));
+        let (level, _) = check_columns(&engine.chain, sums, shapes)?;
+        let level = level + 1;
+        let encoded = sums
+            .outputs()
+            .iter()
+            .flatten()
+            .map(|(_, mask)| engine.encoded(mask, level))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut encoded = encoded.iter();
+        let outputs: Vec<MaskedRows<'_>> = sums
+            .outputs()
+            .iter()
+            .map(|terms| {
+                let rows = terms.iter().map(|(row, _)| *row);
+                rows.zip(encoded.by_ref().map(|p| &**p)).collect()
+            })
+            .collect();
+        let unscaled = self
+            .evaluator
+            .ternary_columns(inputs, sums.codes(), &outputs)?;
+        self.column_words += sums.word_additions(engine.context.n(), level + 1);
+        let evaluator = &self.evaluator;
+        Ok(unscaled
+            .into_par_iter()
+            .map(|ct| evaluator.rescale(&ct))
+            .collect::<Result<Vec<_>, _>>()?)
+    }
+    fn refresh(&mut self, cts: &[Ciphertext], delta: f64) -> Result<Vec<Ciphertext>, EnsiError> {
+        let engine = self.engine;
+        check_refresh(
+            &engine.chain,
+            &self.step,
+            cts.iter().map(|ct| (ct.level, ct.scale)),
+        )?;
+        let (evaluator, keys) = (&self.evaluator, self.keys);
+        let (factor, scale) = (
+            delta / engine.chain.message_scale,
+            refreshed_scale(&engine.chain, delta),
+        );
+        let refreshed = cts
+            .par_chunks(2)
+            .map(|pair| {
+                let bottom = |ct| evaluator.drop_to_level(ct, engine.chain.bottom);
+                let mut packed = bottom(&pair[0])?;
+                if let Some(second) = pair.get(1) {
+                    evaluator.add_assign(&mut packed, &evaluator.mul_i(&bottom(second)?)?)?;
+                }
+                let bootstrapper = &engine.bootstrapper;
+                let low =
+                    bootstrapper.slots_to_coeffs(evaluator, &packed, factor, &keys.evaluation)?;
+                let low = bootstrapper.encapsulate(evaluator, &low, &keys.encapsulation)?;
+                let (first, second) = bootstrapper.refresh(
+                    evaluator,
+                    &low,
+                    pair.len() == 2,
+                    &keys.evaluation,
+                    &keys.encapsulation,
+                )?;
+                let with_scale = |mut ct: Ciphertext| {
+                    ct.scale = scale;
+                    ct
+                };
+                Ok((with_scale(first), second.map(with_scale)))
+            })
+            .collect::<Result<Vec<_>, CkksError>>()?;
+        Ok(refreshed
+            .into_iter()
+            .flat_map(|(first, second)| std::iter::once(first).chain(second))
+            .collect())
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use num_complex::Complex64;
 
-use crate::{EnsiError, ternary_layer::TernaryLayer};
+use crate::{EnsiError, columns::sums::ColumnSums, ternary_layer::TernaryLayer};
 
 /// One plaintext factor for every slot. Machines cache its encoding by identity and level, unless it is for one use only.
 #[derive(Clone, Debug)]
@@ -211,6 +211,17 @@ pub trait Machine {
         layer: &TernaryLayer,
         delta: f64,
     ) -> Result<Vec<Refreshed<Self::Ct>>, EnsiError>;
+
+    /// A ternary matrix on one ciphertext a feature, rows put in place by masks: `sum_k mask_k * (sum_f W[r_k][f] * ct_f)` for each output. One
+    /// level, scale unchanged.
+    fn columns(
+        &mut self,
+        inputs: &[&Self::Ct],
+        sums: &ColumnSums,
+    ) -> Result<Vec<Self::Ct>, EnsiError>;
+    /// The same values at [`Chain::top`]: real-valued ciphertexts at level [`Chain::bottom`] or above and of one scale, two to a bootstrap.
+    /// SlotsToCoeffs brings them to `delta`: `|value * delta|` must stay below [`Chain::message_scale`].
+    fn refresh(&mut self, cts: &[Self::Ct], delta: f64) -> Result<Vec<Self::Ct>, EnsiError>;
 
     /// `sum_k ct_k * mask_k`; one level, scale unchanged.
     fn dot_masks(&mut self, terms: &[(&Self::Ct, &Mask)]) -> Result<Self::Ct, EnsiError> {

@@ -171,6 +171,14 @@ impl RefreshCounts {
         })
     }
 
+    /// Counts of `bootstraps` refreshes that bring back `parts` real vectors: the switch to the ephemeral secret takes the place of ring switch and
+    /// repack.
+    pub fn direct(&self, bootstraps: usize, parts: usize) -> Counts {
+        let mut counts = self.linear(bootstraps, bootstraps, 0);
+        counts.key_switches -= bootstraps as u64;
+        counts + self.eval_mod * (parts - bootstraps)
+    }
+
     /// Counts of a linear layer without its word additions; `imaginary` of the outputs are wanted with their imaginary part.
     pub fn linear(&self, inputs: usize, outputs: usize, imaginary: usize) -> Counts {
         Counts {
