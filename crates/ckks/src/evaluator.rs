@@ -39,6 +39,9 @@ pub struct Evaluator {
     pub(crate) counters: Arc<Counters>,
 }
 
+/// Words of a limb that a sum of products takes at once.
+const DOT_WORDS: usize = 512;
+
 impl Evaluator {
     /// An evaluator with counters at zero.
     pub fn new(ctx: Arc<Context>) -> Self {
@@ -431,6 +434,74 @@ impl Evaluator {
             parts,
             level: a.level,
             scale: a.scale * a.scale,
+        })
+    }
+
+    /// `sum_k a_k b_k` without relinearisation, at the lowest level among the operands: three parts, each residue reduced once.
+    ///
+    /// # Errors
+    /// [`CkksError::Shape`] for no terms or operands that are not linear; [`CkksError::ScaleMismatch`] if the products' scales differ.
+    pub fn dot_tensor(
+        &self,
+        terms: &[(&Ciphertext, &Ciphertext)],
+    ) -> Result<Ciphertext, CkksError> {
+        let Some((first, second)) = terms.first() else {
+            return Err(CkksError::Shape {
+                what: "terms of a sum of products",
+                found: 0,
+                expected: "at least one".into(),
+            });
+        };
+        let scale = first.scale * second.scale;
+        let mut level = usize::MAX;
+        for (a, b) in terms {
+            self.ctx.check_linear(a)?;
+            self.ctx.check_linear(b)?;
+            check_scales("add a product", scale, a.scale * b.scale)?;
+            level = level.min(a.level).min(b.level);
+        }
+        let mut parts: Vec<RnsPoly> = (0..3)
+            .map(|_| RnsPoly::unspecified(self.ctx.n(), level + 1))
+            .collect();
+        let [d0, d1, d2] = parts.as_mut_slice() else {
+            unreachable!("three parts")
+        };
+        limbs_mut(d0)
+            .into_par_iter()
+            .zip(limbs_mut(d1))
+            .zip(limbs_mut(d2))
+            .enumerate()
+            .for_each(|(j, ((d0, d1), d2))| {
+                let limbs = |part: usize, left: bool| {
+                    terms.iter().map(move |(a, b)| {
+                        let ct = if left { a } else { b };
+                        ct.parts[part].limb(j)
+                    })
+                };
+                let a: Vec<&[u64]> = limbs(0, true).chain(limbs(1, true)).collect();
+                let b: Vec<&[u64]> = limbs(1, false).chain(limbs(0, false)).collect();
+                let k = terms.len();
+                let m = self.ctx.modulus(level, j);
+                // a piece of all operands at a time stays in the cache for the three sums
+                let pieces = d0
+                    .chunks_mut(DOT_WORDS)
+                    .zip(d1.chunks_mut(DOT_WORDS))
+                    .zip(d2.chunks_mut(DOT_WORDS));
+                for (at, ((d0, d1), d2)) in pieces.enumerate() {
+                    let here = at * DOT_WORDS..at * DOT_WORDS + d0.len();
+                    let a: Vec<&[u64]> = a.iter().map(|x| &x[here.clone()]).collect();
+                    let b: Vec<&[u64]> = b.iter().map(|x| &x[here.clone()]).collect();
+                    ops::inner_product(m, d0, &a[..k], &b[k..]);
+                    ops::inner_product(m, d1, &a, &b);
+                    ops::inner_product(m, d2, &a[k..], &b[..k]);
+                }
+            });
+        count(&self.counters.ct_ct, terms.len());
+        count(&self.counters.additions, terms.len() - 1);
+        Ok(Ciphertext {
+            parts,
+            level,
+            scale,
         })
     }
 

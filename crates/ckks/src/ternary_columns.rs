@@ -9,7 +9,10 @@
 //! are read. Three weights cost one addition ([`tacit_ring::ternary`]).
 
 use rayon::prelude::*;
-use tacit_ring::{Modulus, RnsPoly, ops, ternary::TernaryCodes};
+use tacit_ring::{
+    Modulus, RnsPoly, ops,
+    ternary::{TernaryCodes, reduce_sums},
+};
 
 use crate::ciphertext::{Ciphertext, Plaintext};
 use crate::context::limbs_mut;
@@ -122,12 +125,11 @@ impl Evaluator {
                 }
             }
         }
-        // sums lie within densest_row * p of zero, and p < 2^50
-        if codes.densest_row() >= 1 << 12 {
+        if codes.densest_row() >= 1 << 11 {
             return refuse(
                 "nonzero weights in a row of a ternary matrix",
                 codes.densest_row(),
-                "below 4096, so that sums fit into 64 bits".into(),
+                "below 2048, so that sums fit into 62 bits".into(),
             );
         }
         Ok((level, inputs[0].scale * mask_scale))
@@ -146,8 +148,6 @@ fn mix_limb(
     let (rows, cols) = (codes.rows(), codes.cols());
     let words = WORDS.min(x[0].len());
     let slices = words / SLICE;
-    // makes a sum non-negative without changing its residue
-    let lift = codes.densest_row() as u64 * modulus.value();
     let mut gathered = vec![0u64; slices * cols * SLICE];
     let mut sums = vec![0u64; rows * SLICE];
     let mut reduced = vec![0u64; rows * words];
@@ -161,9 +161,7 @@ fn mix_limb(
             codes.product_u64(gathered, &mut sums);
             for (row, sums) in sums.chunks_exact(SLICE).enumerate() {
                 let to = &mut reduced[row * words + s * SLICE..][..SLICE];
-                for (to, sum) in to.iter_mut().zip(sums) {
-                    *to = modulus.reduce(sum.wrapping_add(lift));
-                }
+                reduce_sums(modulus, codes.densest_row(), sums, to);
             }
         }
         for (out, terms) in out.iter_mut().zip(outputs) {

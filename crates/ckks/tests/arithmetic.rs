@@ -212,6 +212,22 @@ fn products_of_ciphertexts() {
             &map2(&x, &y, |x, y| x * y + x * x)
         ) > 32.0
     );
+    // The same in one pass, word for word; a term at a lower level brings all down.
+    let dot = e.dot_tensor(&[(&a, &b), (&a, &a)]).unwrap();
+    assert_eq!(
+        (dot.parts, dot.level, dot.scale),
+        (acc.parts, acc.level, acc.scale)
+    );
+    let lower = e.drop_to_level(&b, a.level - 2).unwrap();
+    let dot = e.dot_tensor(&[(&a, &b), (&lower, &a)]).unwrap();
+    assert_eq!(dot.level, a.level - 2);
+    assert!(
+        f.bits(
+            &e.relinearise_rescale(&dot, &keys).unwrap(),
+            &map2(&x, &y, |x, y| 2.0 * x * y)
+        ) > 32.0
+    );
+    assert!(e.dot_tensor(&[]).is_err());
     // Down the whole chain.
     let mut expected = map(&x, |x| x * 0.7);
     let mut ct = f.encrypt(&expected, 6);

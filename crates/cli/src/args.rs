@@ -125,6 +125,23 @@ pub struct DocumentArgs {
     /// Also run the clear model with the same polynomials; print the vectors' error in bits
     #[arg(long)]
     pub check: bool,
+    /// Whether many documents are computed at once, one feature of all of them a ciphertext
+    #[arg(long, value_enum, default_value = "auto")]
+    pub batch: Batch,
+    /// Most documents computed at once; 256 take about 16 GiB with the shipped model
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub at_once: u16,
+}
+
+/// Whether documents are computed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Batch {
+    /// Where the plan says that it is faster
+    Auto,
+    /// Always; models that it does not work for are refused
+    Always,
+    /// One document after another
+    Never,
 }
 
 /// How hidden states become one vector.
@@ -372,6 +389,12 @@ Examples:
   tacit bench decode models/tacit-mini --data README.md --steps 2
   tacit bench decode models/large --data docs/ --cached 127")]
     Decode(DecodeArgs),
+    /// Many documents at once, by columns: seconds a document, error, time of each step
+    #[command(after_help = "\
+Examples:
+  tacit bench documents
+  tacit bench documents --documents 64 --data docs --json")]
+    Documents(DocumentsArgs),
     /// The claims of the ENSI paper beside this engine: ternary product, sigmoid attention, norm, bootstraps
     #[command(after_help = "Example:\n  tacit bench ensi --threads 1")]
     Ensi(EnsiArgs),
@@ -482,6 +505,20 @@ pub struct DecodeArgs {
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub slots: Option<u16>,
     /// Folder or file of text that the tokens are taken from; may be given several times [default: documentation comments of the dependency sources in cargo's registry folder]
+    #[arg(long, value_name = "PATH")]
+    pub data: Vec<PathBuf>,
+}
+
+/// `tacit bench documents`
+#[derive(Debug, Args)]
+pub struct DocumentsArgs {
+    /// Documents of the batch, each as long as the window
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub documents: u16,
+    /// Model folder [default: the shipped model]
+    #[arg(short, long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Folder or file of text that the documents are cut from; may be given several times [default: documentation comments of the dependency sources in cargo's registry folder]
     #[arg(long, value_name = "PATH")]
     pub data: Vec<PathBuf>,
 }

@@ -1,23 +1,26 @@
 //! `tacit embed` and `tacit classify`: documents as vectors, and a linear head on them, without showing the documents to the server.
 //!
-//! A document goes through the encrypted model in windows; the client decrypts the hidden states, applies the final norm, and pools
+//! A document goes through the encrypted model in windows, one after another or, where there are many, many at once by columns
+//! (`tacit_ensi::columns`); the client decrypts the hidden states, applies the final norm, and pools
 //! them: the mean over all tokens, or the last token's. The head is a file of the client's, applied after decryption, so the server learns neither
 //! the classes nor the result.
 
 use std::io::BufRead;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tacit_bitnet::{ForwardOptions, Functions, Matrix};
-use tacit_ensi::Progress;
+use tacit_ensi::{ColumnModel, EncryptedModel, Progress};
 
-use crate::args::{ClassifyArgs, DocumentArgs, EmbedArgs, Global, Pool};
+use crate::args::{Batch, ClassifyArgs, DocumentArgs, EmbedArgs, Global, Pool};
 use crate::exit::{Failure, Outcome};
+use crate::memory::{available_bytes, peak_rss_bytes};
 use crate::model::{self, Loaded};
-use crate::output::{Table, error_bits, print_json, seconds};
+use crate::output::{Table, bytes, error_bits, print_json, seconds};
 use crate::progress::Display;
-use crate::session::{self, Session};
+use crate::session::{self, BatchSession, Session};
 
 /// A linear head: `scores = weights * vector + bias`, probabilities by softmax.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,9 +106,12 @@ struct Report {
     pool: Pool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     labels: Vec<String>,
+    /// Windows that were computed together.
+    windows_at_once: usize,
     documents: Vec<Embedded>,
     seconds_per_document: f64,
     keygen_seconds: f64,
+    peak_rss_bytes: Option<u64>,
 }
 
 /// `tacit embed`.
@@ -155,9 +161,13 @@ pub fn classify(args: &ClassifyArgs, global: &Global) -> Outcome {
 
 fn say(report: &Report) {
     eprintln!(
-        "\n{} documents in {} s each; keys made in {} s",
+        "\n{} documents in {} s each{}; keys made in {} s",
         report.documents.len(),
         seconds(report.seconds_per_document),
+        match report.windows_at_once {
+            1 => String::new(),
+            n => format!(", {n} windows at once"),
+        },
         seconds(report.keygen_seconds)
     );
     for d in &report.documents {
@@ -192,12 +202,16 @@ fn documents(args: &DocumentArgs) -> Outcome<Vec<String>> {
     Ok(all)
 }
 
-fn run(args: &DocumentArgs, pool: Pool, loaded: &Loaded, global: &Global) -> Outcome<Report> {
-    let display = Display::pick(global.json);
-    let texts = documents(args)?;
-    let window = loaded.calibration.context.min(loaded.model.config.context);
-    let mut ids = Vec::with_capacity(texts.len());
-    for text in &texts {
+/// A window of a document.
+struct Part {
+    document: usize,
+    ids: Vec<u32>,
+}
+
+/// The documents' windows, in order.
+fn parts(texts: &[String], loaded: &Loaded, window: usize) -> Outcome<Vec<Part>> {
+    let mut parts = Vec::with_capacity(texts.len());
+    for (document, text) in texts.iter().enumerate() {
         let tokens = loaded
             .tokenizer
             .encode(text, true)
@@ -207,30 +221,183 @@ fn run(args: &DocumentArgs, pool: Pool, loaded: &Loaded, global: &Global) -> Out
                 "the document {text:?} has no tokens; leave it out"
             )));
         }
-        ids.push(tokens);
+        parts.extend(tokens.chunks(window).map(|ids| Part {
+            document,
+            ids: ids.to_vec(),
+        }));
     }
-    let encrypted = session::prepare(&loaded.model, &loaded.calibration, display)?;
-    let mut session = Session::open(&encrypted, loaded, display)?;
-    let plan = encrypted.plan();
-    let passes: usize = ids.iter().map(|ids| ids.len().div_ceil(window)).sum();
-    let mut bar = display.planned(plan.seconds() * passes as f64);
-    let mut done = Vec::with_capacity(texts.len());
-    for (number, (text, ids)) in texts.iter().zip(&ids).enumerate() {
+    Ok(parts)
+}
+
+/// Who computes the windows.
+enum Way {
+    /// One window after another.
+    Windows(Arc<EncryptedModel>),
+    /// Many at once.
+    Columns(Arc<ColumnModel>),
+}
+
+/// Fewer windows than this are not worth planning a batch for.
+const FEW: usize = 8;
+
+/// Batches of `parts` windows that the plans say are the fastest, at most `most` windows each, with their predicted seconds.
+fn fastest_batches(loaded: &Loaded, parts: usize, most: usize) -> Outcome<(ColumnModel, f64)> {
+    let batch = |documents| -> Outcome<(ColumnModel, f64)> {
+        let model = ColumnModel::for_documents(&loaded.model, &loaded.calibration, documents)
+            .map_err(session::failure)?;
+        let seconds = model.plan().seconds() * parts.div_ceil(model.documents()) as f64;
+        Ok((model, seconds))
+    };
+    let mut documents = parts.min(most);
+    let mut best = batch(documents)?;
+    // half as many at once, in twice as many lanes, as long as there are lanes
+    while best.0.documents() > 1 {
+        documents = documents.div_ceil(2);
+        let next = batch(documents)?;
+        if next.1 >= best.1 || next.0.documents() == best.0.documents() {
+            break;
+        }
+        best = next;
+    }
+    Ok(best)
+}
+
+/// Picks the way that is predicted to be the fastest and to fit into memory, or the one asked for.
+fn way(args: &DocumentArgs, loaded: &Loaded, parts: usize, display: Display) -> Outcome<Way> {
+    let windows = || session::prepare(&loaded.model, &loaded.calibration, display);
+    if args.batch == Batch::Never || (args.batch == Batch::Auto && parts < FEW) {
+        return Ok(Way::Windows(windows()?));
+    }
+    let batches = fastest_batches(loaded, parts, usize::from(args.at_once));
+    let too_large = |model: &ColumnModel| {
+        available_bytes().filter(|available| model.memory_bytes() > *available)
+    };
+    if args.batch == Batch::Always {
+        let (model, _) = batches?;
+        if let Some(available) = too_large(&model) {
+            tracing::warn!(
+                "computing {} windows at once takes about {} of memory, and {} are available; take fewer with --at-once",
+                model.documents(),
+                bytes(model.memory_bytes()),
+                bytes(available)
+            );
+        }
+        return Ok(Way::Columns(Arc::new(model)));
+    }
+    let windows = windows()?;
+    Ok(match batches {
+        Ok((model, seconds)) if seconds < windows.plan().seconds() * parts as f64 => {
+            match too_large(&model) {
+                None => Way::Columns(Arc::new(model)),
+                Some(available) => {
+                    tracing::warn!(
+                        "one window after another: many at once would be faster, but take about {} of memory, and {} are available",
+                        bytes(model.memory_bytes()),
+                        bytes(available)
+                    );
+                    Way::Windows(windows)
+                }
+            }
+        }
+        _ => Way::Windows(windows),
+    })
+}
+
+/// Hidden states of every window and the seconds it took, from either way.
+struct Computed {
+    states: Vec<(Matrix, f64)>,
+    at_once: usize,
+    keygen_seconds: f64,
+}
+
+fn by_windows(
+    model: &Arc<EncryptedModel>,
+    loaded: &Loaded,
+    parts: &[Part],
+    display: Display,
+) -> Outcome<Computed> {
+    let mut session = Session::open(model, loaded, display)?;
+    let plan = model.plan();
+    let mut bar = display.planned(plan.seconds() * parts.len() as f64);
+    let mut states = Vec::with_capacity(parts.len());
+    for (number, part) in parts.iter().enumerate() {
         let start = Instant::now();
-        let label = format!("document {} of {}", number + 1, texts.len());
-        let (mut states, mut clear) = (Vec::new(), Vec::new());
-        for part in ids.chunks(window) {
-            let embeddings = loaded.model.embed(part).map_err(model::failure)?;
-            let hidden = session.hidden_states(&embeddings, &mut |progress| match progress {
+        let label = format!("window {} of {}", number + 1, parts.len());
+        let embeddings = loaded.model.embed(&part.ids).map_err(model::failure)?;
+        let hidden = session.hidden_states(&embeddings, &mut |progress| match progress {
+            Progress::Started { step } => bar.doing(&label, &plan.steps[step].name),
+            Progress::Finished { step, seconds, .. } => {
+                bar.finished(plan.steps[step].predicted_seconds, seconds);
+            }
+        })?;
+        states.push((hidden, start.elapsed().as_secs_f64()));
+    }
+    bar.end();
+    Ok(Computed {
+        states,
+        at_once: 1,
+        keygen_seconds: session.keygen_seconds,
+    })
+}
+
+fn by_columns(
+    model: &Arc<ColumnModel>,
+    loaded: &Loaded,
+    parts: &[Part],
+    display: Display,
+) -> Outcome<Computed> {
+    let mut session = BatchSession::open(model, loaded, display)?;
+    let plan = model.plan();
+    let batches = parts.len().div_ceil(model.documents());
+    let mut bar = display.planned(plan.seconds() * batches as f64);
+    let mut states = Vec::with_capacity(parts.len());
+    for (number, batch) in parts.chunks(model.documents()).enumerate() {
+        let start = Instant::now();
+        let label = format!("batch {} of {batches}", number + 1);
+        let embeddings = batch
+            .iter()
+            .map(|part| loaded.model.embed(&part.ids).map_err(model::failure))
+            .collect::<Outcome<Vec<_>>>()?;
+        let (hidden, _, _) =
+            session.hidden_states(&embeddings, &mut |progress| match progress {
                 Progress::Started { step } => bar.doing(&label, &plan.steps[step].name),
                 Progress::Finished { step, seconds, .. } => {
                     bar.finished(plan.steps[step].predicted_seconds, seconds);
                 }
             })?;
+        let each = start.elapsed().as_secs_f64() / batch.len() as f64;
+        states.extend(hidden.into_iter().map(|state| (state, each)));
+    }
+    bar.end();
+    Ok(Computed {
+        states,
+        at_once: model.documents().min(parts.len()),
+        keygen_seconds: session.keygen_seconds,
+    })
+}
+
+fn run(args: &DocumentArgs, pool: Pool, loaded: &Loaded, global: &Global) -> Outcome<Report> {
+    let display = Display::pick(global.json);
+    let texts = documents(args)?;
+    let window = loaded.calibration.context.min(loaded.model.config.context);
+    let parts = parts(&texts, loaded, window)?;
+    let computed = match way(args, loaded, parts.len(), display)? {
+        Way::Windows(model) => by_windows(&model, loaded, &parts, display)?,
+        Way::Columns(model) => by_columns(&model, loaded, &parts, display)?,
+    };
+    let mut done: Vec<Embedded> = Vec::with_capacity(texts.len());
+    let mut rest = parts.iter().zip(computed.states).peekable();
+    for (number, text) in texts.iter().enumerate() {
+        let (mut states, mut clear, mut tokens, mut took) = (Vec::new(), Vec::new(), 0, 0.0);
+        while let Some((part, (hidden, seconds))) =
+            rest.next_if(|(part, _)| part.document == number)
+        {
             states.push(loaded.model.normalise_final(&hidden));
+            tokens += part.ids.len();
+            took += seconds;
             if args.check {
                 let options = ForwardOptions::new(Functions::Polynomial(&loaded.calibration));
-                let state = loaded.model.hidden_states(part, &options);
+                let state = loaded.model.hidden_states(&part.ids, &options);
                 let state = state.map_err(model::failure)?.last;
                 clear.push(loaded.model.normalise_final(&state));
             }
@@ -238,9 +405,9 @@ fn run(args: &DocumentArgs, pool: Pool, loaded: &Loaded, global: &Global) -> Out
         let vector = pooled(&states, pool);
         done.push(Embedded {
             text: text.clone(),
-            tokens: ids.len(),
+            tokens,
             windows: states.len(),
-            seconds: start.elapsed().as_secs_f64(),
+            seconds: took,
             error_bits: args
                 .check
                 .then(|| error_bits(&vector, &pooled(&clear, pool)))
@@ -250,15 +417,16 @@ fn run(args: &DocumentArgs, pool: Pool, loaded: &Loaded, global: &Global) -> Out
             probabilities: Vec::new(),
         });
     }
-    bar.end();
     let total: f64 = done.iter().map(|d| d.seconds).sum();
     Ok(Report {
         model: loaded.name.clone(),
         pool,
         labels: Vec::new(),
+        windows_at_once: computed.at_once,
         seconds_per_document: total / done.len().max(1) as f64,
         documents: done,
-        keygen_seconds: session.keygen_seconds,
+        keygen_seconds: computed.keygen_seconds,
+        peak_rss_bytes: peak_rss_bytes(),
     })
 }
 

@@ -121,6 +121,9 @@ fn run(cli: &Cli) -> Outcome {
             command: BenchCommand::Decode(args),
         } => bench::decode::run(args, global),
         Command::Bench {
+            command: BenchCommand::Documents(args),
+        } => bench::documents::run(args, global),
+        Command::Bench {
             command: BenchCommand::Engine(args),
         } => bench::engine::run(args, global),
     }

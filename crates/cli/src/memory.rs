@@ -6,8 +6,19 @@ pub fn peak_rss_bytes() -> Option<u64> {
     parse(&status)
 }
 
+/// Memory that can be had without swapping, in bytes: `MemAvailable` of `/proc/meminfo`; `None` where there is no such file.
+pub fn available_bytes() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    kib_of(&info, "MemAvailable:")
+}
+
 fn parse(status: &str) -> Option<u64> {
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    kib_of(status, "VmHWM:")
+}
+
+/// A line of kibibytes, in bytes.
+fn kib_of(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find(|l| l.starts_with(name))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use tacit_bitnet::functions::RangeReport;
 use tacit_bitnet::{Calibration, ForwardOptions, Functions, Matrix, Model};
 use tacit_ckks::Ciphertext;
-use tacit_ensi::{Client, EncryptedModel, EnsiError, Progress, Server};
+use tacit_ensi::{Client, ColumnModel, ColumnServer, EncryptedModel, EnsiError, Progress, Server};
 
 use crate::exit::{Failure, Kind, Outcome, chain};
 use crate::interrupt::{self, Vault};
@@ -83,13 +83,12 @@ pub fn filled_range(loaded: &Loaded, prompt: &[u32], window: usize) -> Outcome<R
     Ok(states.map_err(crate::model::failure)?.range)
 }
 
-/// A server that holds a client's evaluation keys, handed over one message at a time, and the bytes of them all.
-pub fn serve(
+/// Makes a client's evaluation keys and hands them over one message at a time; the bytes of them all.
+fn hand_over(
     client: &Vault<Client>,
-    model: &Arc<EncryptedModel>,
     display: Display,
-) -> Outcome<(Server, u64)> {
-    let mut server = Server::new(Arc::clone(model));
+    mut accept: impl FnMut(&[u8]) -> Result<(), EnsiError>,
+) -> Outcome<u64> {
     let mut bytes = 0;
     client.with(|client| -> Outcome {
         let bar = display.pieces("making keys", client.key_count() as u64);
@@ -97,24 +96,155 @@ pub fn serve(
             interrupt::check()?;
             let message = message.map_err(failure)?;
             bytes += message.len() as u64;
-            server.accept_key(&message).map_err(failure)?;
+            accept(&message).map_err(failure)?;
             bar.inc(1);
         }
         bar.finish_and_clear();
         Ok(())
     })??;
+    Ok(bytes)
+}
+
+/// A server that holds a client's evaluation keys, handed over one message at a time, and the bytes of them all.
+pub fn serve(
+    client: &Vault<Client>,
+    model: &Arc<EncryptedModel>,
+    display: Display,
+) -> Outcome<(Server, u64)> {
+    let mut server = Server::new(Arc::clone(model));
+    let bytes = hand_over(client, display, |message| server.accept_key(message))?;
     server.ready().map_err(failure)?;
     Ok((server, bytes))
+}
+
+/// Ordinary text that fills windows, and what hidden states of ordinary text look like.
+struct Filler {
+    rows: Matrix,
+    window: usize,
+    /// Largest value of the residual stream in the calibration text.
+    largest: f64,
+}
+
+impl Filler {
+    fn new(loaded: &Loaded, window: usize) -> Outcome<Self> {
+        let rows = loaded
+            .tokenizer
+            .encode(FILLER, false)
+            .and_then(|ids| loaded.model.embed(&ids))
+            .map_err(crate::model::failure)?;
+        if rows.rows == 0 {
+            return Err(Failure::new(
+                Kind::Mismatch,
+                "the tokenizer gives no tokens for English text; take tokenizer.json from the model's own release",
+            ));
+        }
+        Ok(Self {
+            rows,
+            window,
+            largest: loaded.calibration.max_abs_final,
+        })
+    }
+
+    /// The whole window: the rows given, then ordinary text.
+    fn fill(&self, embeddings: &Matrix) -> Matrix {
+        let mut full = embeddings.clone();
+        for i in 0..self.window.saturating_sub(embeddings.rows) {
+            full.data
+                .extend_from_slice(self.rows.row(i % self.rows.rows));
+            full.rows += 1;
+        }
+        full
+    }
+
+    /// Refuses hidden states that no text of the calibration's kind produces: some value left its polynomial's interval on the way.
+    fn plausible(&self, hidden: Matrix) -> Outcome<Matrix> {
+        let largest = f64::from(hidden.max_abs());
+        if hidden.data.iter().all(|v| v.is_finite()) && largest <= IMPLAUSIBLE * self.largest {
+            return Ok(hidden);
+        }
+        Err(Failure::new(
+            Kind::Mismatch,
+            format!(
+                "the decrypted hidden states reach {largest:.3e}, the calibration text's {:.1}: this prompt drives values outside \
+                 the intervals of the model's polynomials, and the answer would be noise. Rephrase the prompt as ordinary text, or \
+                 calibrate the model on text like it (tacit model calibrate)",
+                self.largest
+            ),
+        ))
+    }
+}
+
+/// Many documents at once: a client with fresh keys and the server that holds its evaluation keys.
+pub struct BatchSession {
+    client: Vault<Client>,
+    server: ColumnServer,
+    filler: Filler,
+    /// Seconds to make, serialise and accept all evaluation keys.
+    pub keygen_seconds: f64,
+    /// Bytes of all key messages.
+    pub key_message_bytes: u64,
+}
+
+impl BatchSession {
+    /// Makes keys and hands the public ones to the server, one message at a time.
+    pub fn open(model: &Arc<ColumnModel>, loaded: &Loaded, display: Display) -> Outcome<Self> {
+        let start = Instant::now();
+        let filler = Filler::new(loaded, model.plan().context)?;
+        let client = Client::new(model.key_plan(), model.params().clone()).map_err(failure)?;
+        let client = Vault::new(client);
+        let mut server = ColumnServer::new(Arc::clone(model));
+        let key_message_bytes = hand_over(&client, display, |message| server.accept_key(message))?;
+        server.ready().map_err(failure)?;
+        Ok(Self {
+            client,
+            server,
+            filler,
+            keygen_seconds: start.elapsed().as_secs_f64(),
+            key_message_bytes,
+        })
+    }
+
+    /// Encrypts the embeddings of some documents, has the server compute, decrypts: hidden states before the final norm, one row a token. Also the
+    /// bytes of the batch and of the answer.
+    pub fn hidden_states(
+        &mut self,
+        documents: &[Matrix],
+        on_progress: OnProgress<'_>,
+    ) -> Outcome<(Vec<Matrix>, u64, u64)> {
+        let filled: Vec<Vec<Vec<f32>>> = documents
+            .iter()
+            .map(|document| rows(&self.filler.fill(document)))
+            .collect();
+        let batch = self
+            .client
+            .with(|client| client.encrypt_documents(&filled))?
+            .map_err(failure)?;
+        let up = batch.len() as u64;
+        let x = self.server.read(&batch).map_err(failure)?;
+        drop(batch);
+        let answer = self
+            .server
+            .forward(x, &mut stoppable(on_progress), None)
+            .map_err(failure)?;
+        let lengths: Vec<usize> = documents.iter().map(|d| d.rows).collect();
+        let hidden = self
+            .client
+            .with(|client| client.decrypt_documents(&answer, &lengths))?
+            .map_err(failure)?;
+        let states = hidden
+            .iter()
+            .zip(documents)
+            .map(|(rows, document)| self.filler.plausible(matrix(rows, document.cols)))
+            .collect::<Outcome<_>>()?;
+        Ok((states, up, answer.len() as u64))
+    }
 }
 
 /// A client with fresh keys and the server that holds its evaluation keys.
 pub struct Session {
     client: Vault<Client>,
     server: Server,
-    window: usize,
-    filler: Matrix,
-    /// Largest value of the residual stream in the calibration text.
-    largest: f64,
+    filler: Filler,
     /// Seconds to make, serialise and accept all evaluation keys.
     pub keygen_seconds: f64,
     /// Bytes of all key messages.
@@ -127,26 +257,14 @@ impl Session {
     /// Makes keys and hands the public ones to the server, one message at a time.
     pub fn open(model: &Arc<EncryptedModel>, loaded: &Loaded, display: Display) -> Outcome<Self> {
         let start = Instant::now();
-        let filler = loaded
-            .tokenizer
-            .encode(FILLER, false)
-            .and_then(|ids| loaded.model.embed(&ids))
-            .map_err(crate::model::failure)?;
-        if filler.rows == 0 {
-            return Err(Failure::new(
-                Kind::Mismatch,
-                "the tokenizer gives no tokens for English text; take tokenizer.json from the model's own release",
-            ));
-        }
+        let filler = Filler::new(loaded, model.plan().context)?;
         let client = Client::new(model.key_plan(), model.params().clone()).map_err(failure)?;
         let client = Vault::new(client);
         let (server, key_message_bytes) = serve(&client, model, display)?;
         Ok(Session {
             client,
             server,
-            window: model.plan().context,
             filler,
-            largest: loaded.calibration.max_abs_final,
             keygen_seconds: start.elapsed().as_secs_f64(),
             key_message_bytes,
             key_messages: model.key_plan().messages(),
@@ -155,13 +273,7 @@ impl Session {
 
     /// The whole window: the prompt's rows, then ordinary text.
     pub fn fill(&self, embeddings: &Matrix) -> Matrix {
-        let mut full = embeddings.clone();
-        for i in 0..self.window.saturating_sub(embeddings.rows) {
-            full.data
-                .extend_from_slice(self.filler.row(i % self.filler.rows));
-            full.rows += 1;
-        }
-        full
+        self.filler.fill(embeddings)
     }
 
     /// Encrypts embeddings, has the server compute, decrypts: hidden states before the final norm, one row a token.
@@ -203,7 +315,7 @@ impl Session {
             .client
             .with(|client| client.decrypt_answer(&answer, embeddings.rows))?
             .map_err(failure)?;
-        self.plausible(matrix(&hidden, embeddings.cols))
+        self.filler.plausible(matrix(&hidden, embeddings.cols))
     }
 
     /// The hidden state of one more token, over the keys and values that the server keeps.
@@ -224,7 +336,7 @@ impl Session {
             .client
             .with(|client| client.decrypt_token(&answer))?
             .map_err(failure)?;
-        self.plausible(matrix(&[hidden], embedding.len()))
+        self.filler.plausible(matrix(&[hidden], embedding.len()))
     }
 
     /// The same with a look at intermediate ciphertexts: `look` gets decrypting rights, so this is for error analysis on one's own machine.
@@ -245,24 +357,8 @@ impl Session {
                 server.forward_probed(&prompt, &mut stoppable(on_progress), Some(probe))?;
             client.decrypt_answer(&answer, embeddings.rows)
         })?;
-        self.plausible(matrix(&hidden.map_err(failure)?, embeddings.cols))
-    }
-
-    /// Refuses hidden states that no text of the calibration's kind produces: some value left its polynomial's interval on the way.
-    fn plausible(&self, hidden: Matrix) -> Outcome<Matrix> {
-        let largest = f64::from(hidden.max_abs());
-        if hidden.data.iter().all(|v| v.is_finite()) && largest <= IMPLAUSIBLE * self.largest {
-            return Ok(hidden);
-        }
-        Err(Failure::new(
-            Kind::Mismatch,
-            format!(
-                "the decrypted hidden states reach {largest:.3e}, the calibration text's {:.1}: this prompt drives values outside \
-                 the intervals of the model's polynomials, and the answer would be noise. Rephrase the prompt as ordinary text, or \
-                 calibrate the model on text like it (tacit model calibrate)",
-                self.largest
-            ),
-        ))
+        self.filler
+            .plausible(matrix(&hidden.map_err(failure)?, embeddings.cols))
     }
 }
 

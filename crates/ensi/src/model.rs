@@ -325,15 +325,15 @@ fn key_bytes(params: &Parameters, shape: KeyShape) -> u64 {
     (2 * params.digits_at(shape.level) * (shape.level + 1 + shape.special) * params.n() * 8) as u64
 }
 
+/// A Galois key: element, level, special primes.
+type GaloisKey = (u64, usize, usize);
+
 /// Level and special primes of the relinearisation key, and the Galois keys, of a refresh and a program.
-pub(crate) fn evaluation_keys(
-    engine: &Engine,
-    used: &KeyUse,
-) -> ((usize, usize), Vec<(u64, usize, usize)>) {
+pub(crate) fn evaluation_keys(engine: &Engine, used: &KeyUse) -> ((usize, usize), Vec<GaloisKey>) {
     let params = engine.context().params();
     let special = params.p_len();
     let bootstrapper = engine.bootstrapper();
-    let mut galois: Vec<(u64, usize, usize)> = bootstrapper
+    let mut galois: Vec<GaloisKey> = bootstrapper
         .required_keys()
         .into_iter()
         .map(|(element, shape)| (element, shape.level, shape.special))

@@ -95,6 +95,7 @@ fn the_program_is_the_formulas() {
     let cases = [
         (Case::small(2), 1),
         (Case::small(2), 4),
+        (Case::small(1), 2),
         (
             Case {
                 kv_heads: 2,
@@ -201,10 +202,11 @@ fn a_batch_matches_the_clear_program_and_the_plan() {
         worst = worst.min(bits);
     };
     let mut done = Vec::new();
+    let x = s.server.read(&message).unwrap();
     let answer = s
         .server
-        .forward_probed(
-            &message,
+        .forward(
+            x,
             &mut |p| {
                 if let Progress::Finished { step, counts, .. } = p {
                     done.push((step, counts));
@@ -263,8 +265,9 @@ fn what_does_not_fit_is_refused() {
         s.client.encrypt_documents(&long),
         Err(EnsiError::Window { .. })
     ));
-    assert!(s.server.forward(b"TSES", &mut |_| Ok(())).is_err());
+    assert!(s.server.read(b"TSES").is_err());
     let message = s.client.encrypt_documents(&batch[..2]).unwrap();
-    let stopped = s.server.forward(&message, &mut |_| Err(EnsiError::Stopped));
+    let x = s.server.read(&message).unwrap();
+    let stopped = s.server.forward(x, &mut |_| Err(EnsiError::Stopped), None);
     assert!(matches!(stopped, Err(EnsiError::Stopped)));
 }

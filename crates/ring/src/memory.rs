@@ -2,8 +2,8 @@
 //!
 //! A polynomial at `N = 2^16` takes many megabytes and lives for one operation. Fresh memory from the operating system costs
 //! page faults and zeroing each time, and with 4-KiB pages the tables of many primes overflow the address cache. So buffers
-//! from [`LARGE`] on are mapped at 2-MiB boundaries with huge pages asked for (Linux), and up to [`KEPT`] bytes of freed ones
-//! are kept for the next owner. Transform tables, smaller than that each, share such a mapping ([`AlignedWords::table`]).
+//! from [`LARGE`] on are mapped at 2-MiB boundaries with huge pages asked for (Linux), and freed ones, up to
+//! some gigabytes, are kept for the next owner. Transform tables, smaller than that each, share such a mapping ([`AlignedWords::table`]).
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
@@ -17,11 +17,11 @@ use rayon::prelude::*;
 /// Alignment of every buffer: one cache line, one vector register.
 const ALIGNMENT: usize = 64;
 
-/// Size of a huge page, and of the smallest buffer that gets its own mapping; mappings are multiples of it.
+/// Size of a huge page, and of the smallest buffer that is cut from mappings; these are multiples of it.
 const LARGE: usize = 2 << 20;
 
-/// Bytes of freed large buffers that are kept.
-const KEPT: usize = 1536 << 20;
+/// Sizes of buffers cut from mappings are multiples of this: one limb at `N = 2^16`.
+const GRAIN: usize = 512 << 10;
 
 /// Words from which on several threads copy: one thread does not get all of the memory's bandwidth.
 const SHARED: usize = 1 << 18;
@@ -128,7 +128,7 @@ impl AlignedWords {
         let layout = Self::layout(len);
         if layout.size() >= LARGE
             && let Some((start, bytes, fresh)) =
-                mapping::take(layout.size().next_multiple_of(LARGE))
+                mapping::take(layout.size().next_multiple_of(GRAIN))
         {
             return (
                 Self {
@@ -197,64 +197,166 @@ impl Clone for AlignedWords {
 }
 
 /// Large buffers straight from the operating system, and those that are kept.
+///
+/// ```text
+/// take:       a recent one of this very size, likeliest to be in a cache; else the front of the smallest range that fits; else of a new mapping
+/// give back:  to the recent ones; the oldest of these, beyond RECENT bytes, to the ranges, where neighbours are joined;
+///             beyond what is kept, the smallest ranges to the system
+/// ```
+///
+/// Joined ranges serve any size: levels go up and down, and with them the sizes of ciphertexts.
 mod mapping {
+    use std::collections::BTreeMap;
+
     use super::*;
 
-    /// Freed buffers, the one freed last at the end, and their bytes in all.
+    /// Bytes of freed buffers that keep their size.
+    const RECENT: usize = 256 << 20;
+
+    /// Bytes of freed memory that are kept in ranges besides.
+    const KEPT: usize = 2 << 30;
+
+    /// Bytes of a new mapping; larger buffers make larger ones.
+    const REGION: usize = 64 << 20;
+
+    /// Freed memory.
     struct Free {
-        buffers: Vec<(usize, Address)>,
-        bytes: usize,
+        /// Buffers by size and address, the one freed last at the end, and their bytes in all.
+        recent: Vec<(usize, usize)>,
+        recent_bytes: usize,
+        /// Ranges by address, no two adjacent, and their bytes in all.
+        ranges: BTreeMap<usize, usize>,
+        range_bytes: usize,
     }
-
-    struct Address(NonNull<u64>);
-
-    // SAFETY: the address of memory that the list owns.
-    unsafe impl Send for Address {}
 
     static FREE: Mutex<Free> = Mutex::new(Free {
-        buffers: Vec::new(),
-        bytes: 0,
+        recent: Vec::new(),
+        recent_bytes: 0,
+        ranges: BTreeMap::new(),
+        range_bytes: 0,
     });
 
-    /// A buffer of at least `bytes` initialised bytes, its size, and whether it is all zero. `None` if this system has no
-    /// such mappings or no memory.
-    pub(super) fn take(bytes: usize) -> Option<(NonNull<u64>, usize, bool)> {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        // The smallest kept buffer that fits, up to twice too large: levels go down, so larger ones are what is free.
-        // Of equal ones the last freed, likeliest to be in a cache.
-        let fits = bytes..=2 * bytes;
-        let best = free
-            .buffers
-            .iter()
-            .enumerate()
-            .filter(|(_, (size, _))| fits.contains(size))
-            .min_by_key(|&(at, &(size, _))| (size, std::cmp::Reverse(at)));
-        if let Some(at) = best.map(|(at, _)| at) {
-            let (size, Address(start)) = free.buffers.remove(at);
-            free.bytes -= size;
-            return Some((start, size, false));
+    impl Free {
+        /// A free buffer of `bytes` bytes.
+        fn take(&mut self, bytes: usize) -> Option<usize> {
+            let same = self.recent.iter().rposition(|(size, _)| *size == bytes);
+            if let Some(at) = same {
+                self.recent_bytes -= bytes;
+                return Some(self.recent.remove(at).1);
+            }
+            if let Some(start) = self.take_front(bytes) {
+                return Some(start);
+            }
+            let larger = (0..self.recent.len())
+                .filter(|&at| self.recent[at].0 > bytes)
+                .min_by_key(|&at| self.recent[at].0)?;
+            let (size, start) = self.recent.remove(larger);
+            self.recent_bytes -= size;
+            self.join(start, size);
+            self.take_front(bytes)
         }
-        drop(free);
-        map(bytes).map(|start| (start, bytes, true))
+
+        /// The front of the smallest range that has `bytes` bytes.
+        fn take_front(&mut self, bytes: usize) -> Option<usize> {
+            let fits = self.ranges.iter().filter(|(_, size)| **size >= bytes);
+            let (&start, &size) = fits.min_by_key(|(start, size)| (**size, **start))?;
+            self.ranges.remove(&start);
+            if size > bytes {
+                self.ranges.insert(start + bytes, size - bytes);
+            }
+            self.range_bytes -= bytes;
+            Some(start)
+        }
+
+        /// Adds a range and joins it with its neighbours.
+        fn join(&mut self, start: usize, size: usize) {
+            self.range_bytes += size;
+            let (mut start, mut size) = (start, size);
+            if let Some(after) = self.ranges.remove(&(start + size)) {
+                size += after;
+            }
+            if let Some((&before, &its)) = self.ranges.range(..start).next_back()
+                && before + its == start
+            {
+                (start, size) = (before, its + size);
+            }
+            self.ranges.insert(start, size);
+        }
+
+        /// What is beyond `kept` bytes, to be unmapped: whole huge pages, of the smallest ranges first, since large ones serve any size.
+        fn excess(&mut self, kept: usize) -> Vec<(usize, usize)> {
+            let mut excess = Vec::new();
+            while self.range_bytes > kept {
+                let pages = |start: usize, size: usize| {
+                    let first = start.next_multiple_of(LARGE);
+                    (
+                        first,
+                        ((start + size) / LARGE * LARGE).saturating_sub(first),
+                    )
+                };
+                let with_pages = self
+                    .ranges
+                    .iter()
+                    .filter(|(start, size)| pages(**start, **size).1 > 0);
+                let Some((&start, &size)) = with_pages.min_by_key(|(_, size)| **size) else {
+                    break;
+                };
+                let (first, whole) = pages(start, size);
+                let goes = (self.range_bytes - kept).next_multiple_of(LARGE).min(whole);
+                let (from, to) = (first + whole - goes, first + whole);
+                self.ranges.remove(&start);
+                for (start, end) in [(start, from), (to, start + size)] {
+                    if end > start {
+                        self.ranges.insert(start, end - start);
+                    }
+                }
+                self.range_bytes -= goes;
+                excess.push((from, goes));
+            }
+            excess
+        }
     }
 
-    /// Keeps a buffer for later, in the place of those that have been free for longest.
+    /// A buffer of `bytes` initialised bytes (a multiple of [`GRAIN`]), its size, and whether it is all zero. `None` if this system has no
+    /// such mappings or no memory.
+    pub(super) fn take(bytes: usize) -> Option<(NonNull<u64>, usize, bool)> {
+        let free = FREE
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(bytes);
+        if let Some(start) = free {
+            let start = NonNull::new(std::ptr::with_exposed_provenance_mut(start))?;
+            return Some((start, bytes, false));
+        }
+        let mapped = bytes.next_multiple_of(LARGE).max(REGION);
+        let start = map(mapped)?;
+        if mapped > bytes {
+            let rest = start.as_ptr().expose_provenance() + bytes;
+            let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+            free.join(rest, mapped - bytes);
+        }
+        Some((start, bytes, true))
+    }
+
+    /// Keeps a buffer for later.
     ///
     /// # Safety
     /// `start` and `bytes` came from `take`, and nobody uses the buffer any more.
     pub(super) unsafe fn give_back(start: NonNull<u64>, bytes: usize) {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        free.bytes += bytes;
-        free.buffers.push((bytes, Address(start)));
-        let mut excess = Vec::new();
-        while free.bytes > KEPT {
-            let (bytes, address) = free.buffers.remove(0);
-            free.bytes -= bytes;
-            excess.push((bytes, address));
-        }
-        drop(free);
-        for (bytes, Address(start)) in excess {
-            // SAFETY: the list owned the buffer, which `map` made.
+        let excess = {
+            let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+            free.recent
+                .push((bytes, start.as_ptr().expose_provenance()));
+            free.recent_bytes += bytes;
+            while free.recent_bytes > RECENT {
+                let (size, start) = free.recent.remove(0);
+                free.recent_bytes -= size;
+                free.join(start, size);
+            }
+            free.excess(KEPT)
+        };
+        for (start, bytes) in excess {
+            // SAFETY: the range was free, made of whole buffers that `map` made.
             unsafe { unmap(start, bytes) }
         }
     }
@@ -298,10 +400,10 @@ mod mapping {
     /// # Safety
     /// `start` and `bytes` are those of one `map`, and nobody uses the memory any more.
     #[cfg(target_os = "linux")]
-    unsafe fn unmap(start: NonNull<u64>, bytes: usize) {
+    unsafe fn unmap(start: usize, bytes: usize) {
         // SAFETY: promised by the caller. A failure leaves the mapping in place, which is harmless.
         unsafe {
-            libc::munmap(start.as_ptr().cast(), bytes);
+            libc::munmap(std::ptr::with_exposed_provenance_mut(start), bytes);
         }
     }
 
@@ -311,7 +413,62 @@ mod mapping {
     }
 
     #[cfg(not(target_os = "linux"))]
-    unsafe fn unmap(_start: NonNull<u64>, _bytes: usize) {}
+    unsafe fn unmap(_start: usize, _bytes: usize) {}
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// Ranges of made-up addresses: what is free is never handed out twice, neighbours are joined, and what is beyond the limit leaves.
+        #[test]
+        fn ranges_are_joined_split_and_released() {
+            let mut free = Free {
+                recent: vec![],
+                recent_bytes: 0,
+                ranges: BTreeMap::new(),
+                range_bytes: 0,
+            };
+            for block in [0, 2, 1, 5] {
+                free.join(block * LARGE, LARGE);
+            }
+            assert_eq!(
+                free.ranges.clone().into_iter().collect::<Vec<_>>(),
+                [(0, 3 * LARGE), (5 * LARGE, LARGE)]
+            );
+            // the smallest that fits, from its front
+            assert_eq!(free.take(2 * LARGE), Some(0));
+            assert_eq!(free.take(LARGE), Some(2 * LARGE));
+            assert_eq!(free.take(2 * LARGE), None);
+            assert_eq!(free.take(LARGE), Some(5 * LARGE));
+            assert_eq!((free.range_bytes, free.take(LARGE)), (0, None));
+            // a recent one of the same size first, a larger one cut up if there is nothing else
+            free.recent = vec![
+                (LARGE, 20 * LARGE),
+                (4 * LARGE, 30 * LARGE),
+                (LARGE, 9 * LARGE),
+            ];
+            free.recent_bytes = 6 * LARGE;
+            assert_eq!(free.take(LARGE), Some(9 * LARGE));
+            assert_eq!(free.take(2 * LARGE), Some(30 * LARGE));
+            assert_eq!((free.recent_bytes, free.range_bytes), (LARGE, 2 * LARGE));
+            free.join(50 * LARGE, 10 * LARGE);
+            // the two huge pages left of the larger recent one, then the end of the rest
+            assert_eq!(
+                free.excess(4 * LARGE),
+                [(32 * LARGE, 2 * LARGE), (54 * LARGE, 6 * LARGE)]
+            );
+            assert_eq!(free.range_bytes, 4 * LARGE);
+            assert_eq!(free.excess(4 * LARGE), []);
+            assert_eq!(free.excess(0).len(), 1);
+            // only whole huge pages leave
+            free.join(70 * LARGE + GRAIN, 2 * LARGE);
+            assert_eq!(free.excess(0), [(71 * LARGE, LARGE)]);
+            assert_eq!(
+                free.ranges.clone().into_iter().collect::<Vec<_>>(),
+                [(70 * LARGE + GRAIN, LARGE - GRAIN), (72 * LARGE, GRAIN)]
+            );
+        }
+    }
 }
 
 #[cfg(test)]

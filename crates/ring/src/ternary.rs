@@ -18,6 +18,8 @@
 //! one the machine has is picked when a product starts. All of them do the same wrapping additions, so the same words come
 //! out of each.
 
+use crate::Modulus;
+
 /// Bytes of one input or output vector of the kernel: two 64-byte cache lines.
 pub const SLICE_BYTES: usize = 128;
 
@@ -249,8 +251,11 @@ type Block<T, const W: usize> = [[[T; W]; ENTRIES]; BLOCK];
 #[repr(align(64))]
 struct Tables<T, const W: usize>(Block<T, W>);
 
-/// The inner step: `acc += tables[g][codes byte g]` for the eight groups of a block.
+/// The two inner steps.
 trait Accumulate<T, const W: usize> {
+    /// The 27 signed sums of three slices; entry `(w0+1) + 3 (w1+1) + 9 (w2+1)`.
+    fn fill(table: &mut [[T; W]; ENTRIES], x: [&[T; W]; 3]);
+    /// `acc += tables[g][codes byte g]` for the eight groups of a block.
     fn accumulate(acc: &mut [T; W], tables: &Block<T, W>, codes: u64);
 }
 
@@ -259,6 +264,20 @@ struct Plain;
 
 impl<T: Word, const W: usize> Accumulate<T, W> for Plain {
     #[inline(always)]
+    fn fill(table: &mut [[T; W]; ENTRIES], x: [&[T; W]; 3]) {
+        let zero = [T::default(); W];
+        let low = [minus(&zero, x[0]), zero, *x[0]];
+        for (w0, low) in low.iter().enumerate() {
+            for (w1, pair) in [minus(low, x[1]), *low, plus(low, x[1])].iter().enumerate() {
+                let code = w0 + 3 * w1;
+                table[code] = minus(pair, x[2]);
+                table[code + 9] = *pair;
+                table[code + 18] = plus(pair, x[2]);
+            }
+        }
+    }
+
+    #[inline(always)]
     fn accumulate(acc: &mut [T; W], tables: &Block<T, W>, codes: u64) {
         for (g, table) in tables.iter().enumerate() {
             *acc = plus(acc, &table[(codes >> (8 * g)) as usize % ENTRIES]);
@@ -266,15 +285,47 @@ impl<T: Word, const W: usize> Accumulate<T, W> for Plain {
     }
 }
 
-/// The inner step on two 512-bit registers. Written out because the compiler, left alone, gathers the eight words of one
-/// lane from the eight tables and is ten times slower.
+/// The inner steps on 512-bit registers. Written out because the compiler, left alone, gathers the eight words of one
+/// lane from the eight tables and is ten times slower, and copies slices where it makes tables.
 #[cfg(target_arch = "x86_64")]
 struct Avx512;
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! accumulate_avx512 {
-    ($word:ty, $lanes:literal, $add:ident) => {
+    ($word:ty, $lanes:literal, $add:ident, $sub:ident) => {
         impl Accumulate<$word, $lanes> for Avx512 {
+            #[inline(always)]
+            #[allow(unsafe_code)]
+            fn fill(table: &mut [[$word; $lanes]; ENTRIES], x: [&[$word; $lanes]; 3]) {
+                use std::arch::x86_64::{
+                    _mm512_loadu_si512, _mm512_setzero_si512, _mm512_storeu_si512, $add, $sub,
+                };
+                for half in 0..2 {
+                    // SAFETY: only `product_*_avx512` use this type, and those are entered only on machines with AVX-512F. Every
+                    // pointer is to the first or the second 64 bytes of an array of 128, unaligned allowed.
+                    unsafe {
+                        let load = |x: &[$word; $lanes]| {
+                            _mm512_loadu_si512(x.as_ptr().cast::<u8>().add(64 * half).cast())
+                        };
+                        let mut store = |code: usize, value| {
+                            let to = table[code].as_mut_ptr().cast::<u8>();
+                            _mm512_storeu_si512(to.add(64 * half).cast(), value);
+                        };
+                        let (x0, x1, x2) = (load(x[0]), load(x[1]), load(x[2]));
+                        let zero = _mm512_setzero_si512();
+                        for (w0, low) in [$sub(zero, x0), zero, x0].into_iter().enumerate() {
+                            let pairs = [$sub(low, x1), low, $add(low, x1)];
+                            for (w1, pair) in pairs.into_iter().enumerate() {
+                                let code = w0 + 3 * w1;
+                                store(code, $sub(pair, x2));
+                                store(code + 9, pair);
+                                store(code + 18, $add(pair, x2));
+                            }
+                        }
+                    }
+                }
+            }
+
             #[inline(always)]
             #[allow(unsafe_code)]
             fn accumulate(acc: &mut [$word; $lanes], tables: &Block<$word, $lanes>, codes: u64) {
@@ -301,24 +352,9 @@ macro_rules! accumulate_avx512 {
 }
 
 #[cfg(target_arch = "x86_64")]
-accumulate_avx512!(u32, 32, _mm512_add_epi32);
+accumulate_avx512!(u32, 32, _mm512_add_epi32, _mm512_sub_epi32);
 #[cfg(target_arch = "x86_64")]
-accumulate_avx512!(u64, 16, _mm512_add_epi64);
-
-/// The 27 signed sums of three slices; entry `(w0+1) + 3 (w1+1) + 9 (w2+1)`.
-#[inline(always)]
-fn fill_table<T: Word, const W: usize>(table: &mut [[T; W]; ENTRIES], x: [&[T; W]; 3]) {
-    let zero = [T::default(); W];
-    let low = [minus(&zero, x[0]), zero, *x[0]];
-    for (w0, low) in low.iter().enumerate() {
-        for (w1, pair) in [minus(low, x[1]), *low, plus(low, x[1])].iter().enumerate() {
-            let code = w0 + 3 * w1;
-            table[code] = minus(pair, x[2]);
-            table[code + 9] = *pair;
-            table[code + 18] = plus(pair, x[2]);
-        }
-    }
-}
+accumulate_avx512!(u64, 16, _mm512_add_epi64, _mm512_sub_epi64);
 
 #[inline(always)]
 fn product<T: Word, A: Accumulate<T, W>, const W: usize>(
@@ -339,7 +375,7 @@ fn product<T: Word, A: Accumulate<T, W>, const W: usize>(
     {
         for (g, table) in tables.iter_mut().enumerate() {
             let at = |i: usize| inputs.get(GROUP * g + i).unwrap_or(&zero);
-            fill_table(table, [at(0), at(1), at(2)]);
+            A::fill(table, [at(0), at(1), at(2)]);
         }
         for (acc, codes) in out.iter_mut().zip(codes.as_chunks::<BLOCK>().0) {
             A::accumulate(acc, tables, u64::from_le_bytes(*codes));
@@ -378,6 +414,47 @@ macro_rules! dispatch {
 
 dispatch!(dispatch_u32, product_u32_avx2, product_u32_avx512, u32, 32);
 dispatch!(dispatch_u64, product_u64_avx2, product_u64_avx512, u64, 16);
+
+/// Residues of sums: `out = sums modulo p`, where a sum is a signed number within `bound * p` of zero, as a product with rows of at most `bound`
+/// nonzero weights has it.
+///
+/// # Panics
+/// For slices of different lengths, or `bound >= 2^11`.
+pub fn reduce_sums(modulus: &Modulus, bound: usize, sums: &[u64], out: &mut [u64]) {
+    assert!(bound < 1 << 11, "sums of {bound} residues");
+    assert_eq!(sums.len(), out.len(), "sums and residues");
+    let p = modulus.value();
+    // a multiple of p that makes all sums positive; they stay below 2^62
+    let lift = bound as u64 * p;
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    if instruction_set() == InstructionSet::Avx512 {
+        // SAFETY: the machine has the features that the function is compiled for.
+        return unsafe { reduce_sums_avx512(p, lift, sums, out) };
+    }
+    reduce_sums_plain(p, lift, sums, out);
+}
+
+/// `x - floor(x/p) p` with a quotient in floating point. For `x < 2^62` and `p > 2^20` it is off by at most one, which the two minima mend.
+#[inline(always)]
+#[allow(unsafe_code)]
+fn reduce_sums_plain(p: u64, lift: u64, sums: &[u64], out: &mut [u64]) {
+    let inverse = 1.0 / p as f64;
+    for (out, sum) in out.iter_mut().zip(sums) {
+        let x = sum.wrapping_add(lift);
+        // SAFETY: x is below 2^62 and p above 1, so the quotient is a finite number below 2^62.
+        let quotient = unsafe { (x as i64 as f64 * inverse).to_int_unchecked::<i64>() };
+        let rest = x.wrapping_sub((quotient as u64).wrapping_mul(p));
+        let rest = rest.min(rest.wrapping_add(p));
+        *out = rest.min(rest.wrapping_sub(p));
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn reduce_sums_avx512(p: u64, lift: u64, sums: &[u64], out: &mut [u64]) {
+    reduce_sums_plain(p, lift, sums, out);
+}
 
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -436,6 +513,36 @@ mod tests {
                     })
             })
             .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn sums_are_reduced(bits in 21u32..50, bound in 0usize..2048, seed: u64) {
+            let primes = crate::ntt_primes(bits, 16, 1, &[]).unwrap();
+            let modulus = Modulus::new(primes[0]).unwrap();
+            let (p, reach) = (primes[0] as i128, bound as i128 * primes[0] as i128);
+            let sums: Vec<i128> = (0..40u64)
+                .map(|i| match i {
+                    0 => reach - 1,
+                    1 => 1 - reach,
+                    2 => p.min(reach),
+                    _ => {
+                        let z = (seed ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                        (z ^ (z >> 29)) as i128 % (reach + 1) * if i % 2 == 0 { 1 } else { -1 }
+                    }
+                })
+                .collect();
+            let words: Vec<u64> = sums.iter().map(|x| *x as u64).collect();
+            let mut out = vec![0; sums.len()];
+            reduce_sums(&modulus, bound, &words, &mut out);
+            let expected: Vec<u64> = sums.iter().map(|x| x.rem_euclid(p) as u64).collect();
+            if bound > 0 {
+                prop_assert_eq!(&out, &expected);
+            }
+            let mut plain = vec![0; sums.len()];
+            reduce_sums_plain(modulus.value(), bound as u64 * modulus.value(), &words, &mut plain);
+            prop_assert_eq!(out, plain);
+        }
     }
 
     proptest! {

@@ -4,6 +4,7 @@ pub mod agreement;
 mod anchors;
 pub mod bootstrap;
 pub mod decode;
+pub mod documents;
 pub mod engine;
 pub mod ensi;
 pub mod linear;

@@ -1,8 +1,8 @@
 //! `tacit model inspect`: what is in a model.
 
 use serde::Serialize;
-use tacit_bitnet::{Config, LoadReport, Model};
-use tacit_ensi::{Counts, EncryptedModel};
+use tacit_bitnet::{Calibration, Config, LoadReport, Model};
+use tacit_ensi::{ColumnModel, Counts, EncryptedModel};
 
 use super::{calibration, load_weights, source, tokenizer};
 use crate::args::{Global, InspectArgs};
@@ -59,7 +59,11 @@ pub fn run(args: &InspectArgs, global: &Global) -> Outcome {
             calibration.context = tokens;
         }
         let encrypted = session::prepare(&model, &calibration, Display::pick(global.json))?;
-        report.plan = Some(PlanReport::new(&encrypted, args.batch));
+        let columns = match args.batch {
+            0 | 1 => Err("one document".into()),
+            batch => ColumnsReport::new(&model, &calibration, batch),
+        };
+        report.plan = Some(PlanReport::new(&encrypted, args.batch, columns));
     }
     if global.json {
         return print_json(&report);
@@ -88,6 +92,20 @@ pub fn run(args: &InspectArgs, global: &Global) -> Outcome {
                 count(plan.batch_counts.bootstraps),
                 count(plan.batch_counts.key_switches)
             );
+            match &plan.columns {
+                Ok(columns) => println!(
+                    "{} at once by columns, {} lanes: {} s for {} ({} s a document), {} bootstraps, {} key switches; evaluation keys of {}",
+                    columns.documents,
+                    columns.lanes,
+                    seconds(columns.predicted_seconds),
+                    plan.batch,
+                    seconds(columns.predicted_seconds / plan.batch as f64),
+                    count(columns.counts.bootstraps),
+                    count(columns.counts.key_switches),
+                    bytes(columns.key_bytes)
+                ),
+                Err(why) => println!("At once by columns: not possible, {why}"),
+            }
         }
         println!();
         print!("{}", explain::table(&plan.steps));
@@ -112,12 +130,42 @@ struct PlanReport {
     batch: usize,
     batch_seconds: f64,
     batch_counts: Counts,
+    /// The same by columns, or why that is not possible.
+    columns: Result<ColumnsReport, String>,
     shares: Shares,
     steps: Vec<StepReport>,
 }
 
+/// Many documents at once.
+#[derive(Debug, Serialize)]
+struct ColumnsReport {
+    /// Documents at once.
+    documents: usize,
+    lanes: usize,
+    /// For all documents.
+    predicted_seconds: f64,
+    counts: Counts,
+    key_bytes: u64,
+}
+
+impl ColumnsReport {
+    fn new(model: &Model, calibration: &Calibration, batch: usize) -> Result<Self, String> {
+        let columns = ColumnModel::for_documents(model, calibration, batch)
+            .map_err(|e| session::failure(e).message)?;
+        let passes = batch.div_ceil(columns.documents());
+        let plan = columns.plan();
+        Ok(Self {
+            documents: columns.documents(),
+            lanes: columns.transformer().layout().lanes(),
+            predicted_seconds: plan.seconds() * passes as f64,
+            counts: plan.total() * passes,
+            key_bytes: plan.key_bytes,
+        })
+    }
+}
+
 impl PlanReport {
-    fn new(model: &EncryptedModel, batch: usize) -> Self {
+    fn new(model: &EncryptedModel, batch: usize, columns: Result<ColumnsReport, String>) -> Self {
         let plan = model.plan();
         let steps = explain::report(plan, &[]);
         let of_layer = |layer: usize| -> f64 {
@@ -139,6 +187,7 @@ impl PlanReport {
             batch,
             batch_seconds: plan.seconds() * batch as f64,
             batch_counts: plan.total() * batch,
+            columns,
             shares: explain::shares(&steps),
             steps,
         }

@@ -14,7 +14,7 @@ pub mod sums;
 use std::sync::Arc;
 
 use tacit_bitnet::{Calibration, Model};
-use tacit_ckks::{Context, Parameters, presets::Preset};
+use tacit_ckks::{Ciphertext, Context, Parameters, presets::Preset};
 
 use crate::{
     EnsiError,
@@ -40,6 +40,9 @@ pub struct ColumnModel {
 
 /// Preset that batches are computed under.
 pub const PRESET: &str = "four-factors";
+
+/// Bytes for tables, encoded masks, intermediate values and freed memory that is kept.
+const BESIDES: u64 = 4 << 30;
 
 impl ColumnModel {
     /// The model for batches of `documents`, under [`PRESET`]: with as many lanes as leave room for them. More documents than fit one batch make
@@ -130,6 +133,13 @@ impl ColumnModel {
     pub fn params(&self) -> &Parameters {
         self.engine.context().params()
     }
+    /// Bytes of memory that a pass is predicted to take at its peak: keys, ciphertexts, and some gigabytes of tables, masks
+    /// and intermediate values.
+    pub fn memory_bytes(&self) -> u64 {
+        let ciphertexts = self.transformer.ciphertext_bytes(self.engine.chain());
+        self.plan.key_bytes + ciphertexts + BESIDES
+    }
+
     /// Documents of a batch.
     pub fn documents(&self) -> usize {
         self.transformer.layout().documents()
@@ -168,33 +178,30 @@ impl ColumnServer {
             .ready(self.model.engine().context(), self.model.key_plan())
     }
 
-    /// A forward pass over an encrypted batch: the answer holds the residual stream after the last layer for every token of every document.
+    /// Reads an encrypted batch: the residual stream before the first layer. The message can go then; the ciphertexts are as large.
     ///
     /// # Errors
-    /// Missing keys, a foreign or malformed message, or [`EnsiError::Stopped`] from `progress`.
-    pub fn forward(
-        &mut self,
-        batch: &[u8],
-        progress: ProgressFn<'_>,
-    ) -> Result<Vec<u8>, EnsiError> {
-        self.forward_probed(batch, progress, None)
+    /// Missing keys, a foreign or malformed message.
+    pub fn read(&mut self, batch: &[u8]) -> Result<Vec<Ciphertext>, EnsiError> {
+        self.ready()?;
+        let x = message::read_prompt(batch, self.model.engine.context(), self.keys.id())?;
+        message::check_prompt(&x, &self.model.plan, self.model.key_plan.input_scale)?;
+        Ok(x)
     }
 
-    /// [`forward`](Self::forward) with a look at intermediate ciphertexts, for tests and error analysis.
+    /// A forward pass over a batch that was [`read`](Self::read): the answer holds the residual stream after the last layer for every token of every
+    /// document. `probe` sees intermediate ciphertexts, for tests and error analysis.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward).
-    pub fn forward_probed(
+    /// Missing keys, or [`EnsiError::Stopped`] from `progress`.
+    pub fn forward(
         &mut self,
-        batch: &[u8],
+        x: Vec<Ciphertext>,
         progress: ProgressFn<'_>,
         probe: Option<CiphertextProbe<'_>>,
     ) -> Result<Vec<u8>, EnsiError> {
         self.ready()?;
         let model = &*self.model;
-        let context = model.engine.context();
-        let x = message::read_prompt(batch, context, self.keys.id())?;
-        message::check_prompt(&x, &model.plan, model.key_plan.input_scale)?;
         let mut machine =
             EncryptedMachine::new(&model.engine, self.keys.complete()?, 0, progress, probe);
         let out = model.transformer.run(&mut machine, x)?;
@@ -203,6 +210,6 @@ impl ColumnServer {
             .keys
             .id()
             .ok_or_else(|| EnsiError::MissingKeys("all".into()))?;
-        message::write_low_answer(&out, context, id)
+        message::write_low_answer(&out, model.engine.context(), id)
     }
 }

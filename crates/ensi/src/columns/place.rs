@@ -8,17 +8,30 @@ use crate::{
     columns::{
         layout::ColumnLayout,
         program::ColumnLayer,
-        sums::{ColumnSums, Output},
+        sums::{ColumnSums, Moved, Output},
     },
     machine::Mask,
 };
 
-/// Output columns of a matrix that are computed in one go: what bounds the memory of sums that are not rescaled yet.
-const OUTPUTS_AT_ONCE: usize = 32;
+/// Rows of a matrix that are computed in one go. Many share the tables of sums of three inputs; few bound the memory of sums that are not rescaled
+/// yet, and of masks.
+const ROWS_AT_ONCE: usize = 128;
+/// The same where every output has its own masks, three for two rows.
+const TURNED_AT_ONCE: usize = 64;
 
 /// Real slot values.
 pub(super) fn real(values: Vec<f64>) -> Vec<Complex64> {
     values.into_iter().map(Into::into).collect()
+}
+
+/// What is moved for q, k and v: while a layer's attention runs, its inputs are in memory all the time, so that copies of them are dear; but many
+/// lanes would make the masks too many.
+pub(super) fn heads_moved(lanes: usize) -> Moved {
+    if lanes <= 2 {
+        Moved::Outputs
+    } else {
+        Moved::Inputs
+    }
 }
 
 /// Masks that all layers use.
@@ -32,19 +45,18 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(layout: &ColumnLayout, config: &Config) -> Self {
         let half = config.head_dim / 2;
-        let mask = |values: Vec<f64>| Mask::new(real(values));
         let here = |lane: usize, l: usize, value: f64| if lane == l { value } else { 0.0 };
         let lanes = (0..layout.lanes())
-            .map(|lane| mask(layout.fill(|l, _, _| here(lane, l, 1.0))))
+            .map(|lane| Mask::new(real(layout.fill(|l, _, _| here(lane, l, 1.0)))))
             .collect();
         let turn = |function: fn(f64) -> f64| {
             let mut masks = Vec::with_capacity(half * layout.lanes());
             for pair in 0..half {
                 let theta = config.rope_theta.powf(-(pair as f64) / half as f64);
                 for lane in 0..layout.lanes() {
-                    masks.push(mask(
-                        layout.fill(|l, _, t| here(lane, l, function(t as f64 * theta))),
-                    ));
+                    let value = |l, _, t| here(lane, l, function(t as f64 * theta));
+                    // too many to keep encoded
+                    masks.push(Mask::once(real(layout.fill(value))));
                 }
             }
             masks
@@ -55,38 +67,47 @@ impl Shared {
         }
     }
 
-    /// Terms of outputs `first..first + count` that only have to be put in their lanes.
-    fn placed(&self, first: usize, count: usize) -> Vec<Vec<(usize, Mask)>> {
+    /// Row and lane of the masks of what is moved back by `r` of `moves` lanes, of output `i`.
+    fn rows(&self, i: usize, r: usize, moves: usize) -> impl Iterator<Item = (usize, usize)> {
         let lanes = self.lanes.len();
-        let output = |i: usize| {
-            let rows = (0..lanes).map(|l| (i * lanes + l, self.lanes[l].clone()));
-            rows.collect()
-        };
-        (first..first + count).map(output).collect()
+        (0..lanes).map(move |l| ((i * moves + r) * lanes + l, (l + r) % lanes))
     }
 
-    /// Terms of the first `2 half` outputs, turned by their rotary positions: `(a cos - b sin, b cos + a sin)` of outputs `j` and `j + half`.
-    fn turned(&self, half: usize) -> Vec<Vec<(usize, Mask)>> {
+    /// Terms of `count` outputs that only have to be put in their lanes.
+    fn placed(&self, count: usize, moved: Moved) -> Vec<Vec<(usize, Mask)>> {
+        let moves = moved.outputs(self.lanes.len());
+        let output = |at: usize| {
+            let rows = self.rows(at / moves, at % moves, moves);
+            rows.map(|(row, lane)| (row, self.lanes[lane].clone()))
+                .collect()
+        };
+        (0..count * moves).map(output).collect()
+    }
+
+    /// Terms of `2 count` outputs, pairs `first..first + count` turned by their rotary positions: `(a cos - b sin, b cos + a sin)` of outputs `i` and
+    /// `i + count`.
+    fn turned(&self, first: usize, count: usize, moved: Moved) -> Vec<Vec<(usize, Mask)>> {
         let lanes = self.lanes.len();
+        let moves = moved.outputs(lanes);
         let [cos, sin, minus_sin] = &self.turns;
-        let output = |i: usize| {
-            let pair = i % half;
-            let (other, turn) = if i < half {
-                (i + half, minus_sin)
+        let output = |at: usize| {
+            let (i, r) = (at / moves, at % moves);
+            let pair = i % count;
+            let (other, turn) = if i < count {
+                (i + count, minus_sin)
             } else {
                 (pair, sin)
             };
-            (0..lanes)
-                .flat_map(|l| {
-                    let at = pair * lanes + l;
-                    [
-                        (i * lanes + l, cos[at].clone()),
-                        (other * lanes + l, turn[at].clone()),
-                    ]
-                })
+            let mask = |masks: &[Mask], lane: usize| masks[(first + pair) * lanes + lane].clone();
+            self.rows(i, r, moves)
+                .map(|(row, lane)| (row, mask(cos, lane)))
+                .chain(
+                    self.rows(other, r, moves)
+                        .map(|(row, lane)| (row, mask(turn, lane))),
+                )
                 .collect()
         };
-        (0..2 * half).map(output).collect()
+        (0..2 * count * moves).map(output).collect()
     }
 }
 
@@ -119,41 +140,58 @@ pub(super) fn place_layer(
 ) -> Result<ColumnLayer, EnsiError> {
     let (lanes, d) = (layout.lanes(), config.head_dim);
     let name = |what: &str| format!("layer {index} {what}");
-    let keys_values = (0..config.kv_heads / lanes)
-        .map(|set| {
-            let wanted: Vec<Output<'_>> = columns(&weights.k, set * d, d)
-                .chain(columns(&weights.v, set * d, d))
-                .collect();
-            let mut outputs = shared.turned(d / 2);
-            outputs.extend(shared.placed(d, d));
-            ColumnSums::new(name("k, v"), layout, &wanted, outputs)
-        })
+    let heads = heads_moved(lanes);
+    // a head's columns; turned pairs in blocks of some pairs each, in the same order for q and k
+    let head = |what: &str, matrix, head: usize| {
+        let wanted: Vec<Output<'_>> = columns(matrix, head * d, d).collect();
+        let outputs = shared.placed(d, heads);
+        ColumnSums::new(name(what), layout, &wanted, heads, outputs)
+    };
+    let turned = |what: &str, matrix, head: usize| {
+        let pairs = (TURNED_AT_ONCE / (2 * lanes * heads.outputs(lanes))).clamp(1, d / 2);
+        (0..d / 2)
+            .step_by(pairs)
+            .map(|first| {
+                let count = pairs.min(d / 2 - first);
+                let half = |start| columns(matrix, head * d + start + first, count);
+                let wanted: Vec<Output<'_>> = half(0).chain(half(d / 2)).collect();
+                let outputs = shared.turned(first, count, heads);
+                ColumnSums::new(name(what), layout, &wanted, heads, outputs)
+            })
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let kv_heads = 0..config.kv_heads / lanes;
+    let keys = kv_heads
+        .clone()
+        .map(|h| turned("k", &weights.k, h))
+        .collect::<Result<Vec<_>, _>>()?;
+    let values = kv_heads
+        .map(|h| head("v", &weights.v, h))
         .collect::<Result<Vec<_>, _>>()?;
     let queries = (0..config.heads / lanes)
-        .map(|head| {
-            let wanted: Vec<Output<'_>> = columns(&weights.q, head * d, d).collect();
-            ColumnSums::new(name("q"), layout, &wanted, shared.turned(d / 2))
-        })
+        .map(|h| turned("q", &weights.q, h))
         .collect::<Result<Vec<_>, _>>()?;
     let blocks = |what: &str, matrices: &[&TernaryMatrix]| {
         let all = layout.ciphertexts(matrices[0].rows());
+        let at_once = (ROWS_AT_ONCE / (lanes * matrices.len())).max(1);
         (0..all)
-            .step_by(OUTPUTS_AT_ONCE)
+            .step_by(at_once)
             .map(|first| {
-                let count = OUTPUTS_AT_ONCE.min(all - first);
+                let count = at_once.min(all - first);
                 let wanted: Vec<Output<'_>> = matrices
                     .iter()
                     .flat_map(|matrix| columns(matrix, first, count))
                     .collect();
-                let outputs = shared.placed(0, wanted.len());
-                ColumnSums::new(name(what), layout, &wanted, outputs)
+                let outputs = shared.placed(wanted.len(), Moved::Inputs);
+                ColumnSums::new(name(what), layout, &wanted, Moved::Inputs, outputs)
             })
             .collect::<Result<Vec<_>, _>>()
     };
     let scale = |matrix: &TernaryMatrix| f64::from(matrix.scale());
     let gains = |gains: &Option<Vec<f32>>| gains.as_deref().and_then(|g| gain_masks(layout, g));
     Ok(ColumnLayer {
-        keys_values,
+        keys,
+        values,
         queries,
         o: blocks("o", &[&weights.o])?,
         gate_up: blocks("gate, up", &[&weights.gate, &weights.up])?,

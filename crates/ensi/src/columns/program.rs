@@ -26,19 +26,24 @@ use crate::{
     EnsiError,
     columns::{
         layout::ColumnLayout,
-        place::{Shared, place_layer, real},
-        sums::ColumnSums,
+        place::{Shared, heads_moved, place_layer, real},
+        sums::{ColumnSums, Moved},
     },
     machine::{Chain, Machine, Mask, series_depth},
     transformer::{REFRESH_MARGIN, attention::WeightFunction, norm::series_variable},
 };
 
+/// Giant steps that queries are moved by with one decomposition: more take memory.
+const GIANTS_AT_ONCE: usize = 2;
+
 /// Weights and polynomials of one layer, by columns.
 pub(super) struct ColumnLayer {
-    /// For every key-value head of a lane: its keys, then its values.
-    pub(super) keys_values: Vec<ColumnSums>,
-    /// For every query head of a lane.
-    pub(super) queries: Vec<ColumnSums>,
+    /// For every key-value head of a lane, in blocks.
+    pub(super) keys: Vec<Vec<ColumnSums>>,
+    /// For every key-value head of a lane.
+    pub(super) values: Vec<ColumnSums>,
+    /// For every query head of a lane, in the same blocks.
+    pub(super) queries: Vec<Vec<ColumnSums>>,
     pub(super) o: Vec<ColumnSums>,
     /// Gates, then ups, of some columns.
     pub(super) gate_up: Vec<ColumnSums>,
@@ -144,6 +149,7 @@ impl ColumnTransformer {
             heads: config.heads,
             queries_per_kv: config.queries_per_kv(),
             head_dim: config.head_dim,
+
             layers,
             largest_increment,
             baby,
@@ -164,6 +170,28 @@ impl ColumnTransformer {
     /// Number of layers.
     pub fn layers(&self) -> usize {
         self.layers.len()
+    }
+
+    /// Bytes of ciphertexts at the peak, in attention: the residual stream, the columns that rows are summed from, keys moved by all small steps,
+    /// queries, weights.
+    pub fn ciphertext_bytes(&self, chain: &Chain) -> u64 {
+        let of = |count: usize, level: usize| {
+            (count * 2 * (level + 1) * 2 * self.layout.slots() * 8) as u64
+        };
+        let columns = self.layout.ciphertexts(self.hidden);
+        let lanes = self.layout.lanes();
+        let inputs = match heads_moved(lanes) {
+            Moved::Inputs => lanes * columns,
+            Moved::Outputs => columns,
+        };
+        let deepest = |layer: &ColumnLayer| WeightFunction::of(&layer.calibration).depth();
+        let depth = self.layers.iter().map(deepest).max().unwrap_or(0);
+        let end = chain.bottom + 2;
+        let start = end + 3 + depth;
+        of(columns, chain.top)
+            + of(inputs, start + 1)
+            + of((self.baby + GIANTS_AT_ONCE + 1) * self.head_dim, start)
+            + of(self.layout.tokens(), end + 1)
     }
 
     /// Scale at which increments of the residual stream are brought to coefficients.
@@ -232,30 +260,28 @@ impl ColumnTransformer {
         )?;
         m.probe("normed_input", index, &normed[0])?;
         m.begin("attention: q, k, v, scores, weights", Some(index))?;
-        let columns = self.all_lanes(m, &normed)?;
-        drop(normed);
+        let columns = match heads_moved(self.layout.lanes()) {
+            Moved::Inputs => self.all_lanes(m, normed)?,
+            Moved::Outputs => normed,
+        };
         let inputs: Vec<&M::Ct> = columns.iter().collect();
         let mut out = Vec::with_capacity(self.layout.ciphertexts(self.hidden));
-        for (set, sums) in layer.keys_values.iter().enumerate() {
-            let mut keys = m.columns(&inputs, sums)?;
-            let values = keys.split_off(self.head_dim);
-            m.probe("key", index, &keys[0])?;
-            let back: Vec<i64> = (0..self.baby).map(|b| -(b as i64)).collect();
-            let keys = keys
+        let back: Vec<i64> = (0..self.baby).map(|b| -(b as i64)).collect();
+        for (set, (keys, values)) in layer.keys.iter().zip(&layer.values).enumerate() {
+            let values = self.head_columns(m, &inputs, std::slice::from_ref(values), end + 1)?;
+            let keys = self
+                .head_columns(m, &inputs, keys, start)?
                 .iter()
                 .map(|ct| m.rotate_many(ct, &back))
                 .collect::<Result<Vec<_>, _>>()?;
-            let values = values
-                .iter()
-                .map(|ct| {
-                    let low = m.drop_to_level(ct, end + 1)?;
-                    m.rotate_many(&low, &back)
-                })
-                .collect::<Result<Vec<_>, _>>()?;
+            m.probe("key", index, &keys[0][0])?;
             for query in 0..self.queries_per_kv {
                 let head = set * self.queries_per_kv + query;
-                let queries = m.columns(&inputs, &layer.queries[head])?;
-                out.extend(self.head(m, layer, function, head, &queries, &keys, &values)?);
+                let queries = self.head_columns(m, &inputs, &layer.queries[head], start)?;
+                let weights = self.weights(m, layer, head, &queries, &keys)?;
+                for value in &values {
+                    out.push(self.weighted(m, &weights, value, &back)?);
+                }
             }
         }
         let out: Vec<M::Ct> = out
@@ -266,47 +292,90 @@ impl ColumnTransformer {
         Ok(out)
     }
 
-    /// One head of every lane: `keys[f][b]` and `values[f][b]` are moved by `b` tokens.
-    #[allow(clippy::too_many_arguments)]
-    fn head<M: Machine>(
+    /// The columns of a head, in blocks, at `level`: where outputs are moved between lanes, moved and added.
+    fn head_columns<M: Machine>(
+        &self,
+        m: &mut M,
+        inputs: &[&M::Ct],
+        blocks: &[ColumnSums],
+        level: usize,
+    ) -> Result<Vec<M::Ct>, EnsiError> {
+        let lanes = self.layout.lanes();
+        let moves = heads_moved(lanes).outputs(lanes);
+        let mut out = Vec::new();
+        for block in blocks {
+            for parts in m.columns(inputs, block)?.chunks(moves) {
+                let mut sum = m.drop_to_level(&parts[0], level)?;
+                for (r, part) in parts.iter().enumerate().skip(1) {
+                    let part = m.drop_to_level(part, level)?;
+                    let part = m.rotate(&part, (r * self.layout.lane()) as i64)?;
+                    sum = m.add(&sum, &part)?;
+                }
+                out.push(sum);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The weights of one head of every lane, index `B a + b`, each in the frame of queries moved by `B a`; `keys[f][b]` are moved by `b` tokens.
+    fn weights<M: Machine>(
         &self,
         m: &mut M,
         layer: &ColumnLayer,
-        function: WeightFunction<'_>,
         head: usize,
         queries: &[M::Ct],
         keys: &[Vec<M::Ct>],
-        values: &[Vec<M::Ct>],
     ) -> Result<Vec<M::Ct>, EnsiError> {
+        let function = WeightFunction::of(&layer.calibration);
         let half = (function.series.hi - function.series.lo) / 2.0;
-        let mut out: Vec<Option<M::Ct>> = vec![None; self.head_dim];
-        for moved in (0..self.layout.tokens()).step_by(self.baby) {
+        let giants: Vec<i64> = (0..self.layout.tokens())
+            .step_by(self.baby)
+            .map(|moved| moved as i64)
+            .collect();
+        let mut weights = Vec::with_capacity(self.layout.tokens());
+        for giants in giants.chunks(GIANTS_AT_ONCE) {
             let queries = queries
                 .iter()
-                .map(|ct| m.rotate(ct, moved as i64))
+                .map(|ct| m.rotate_many(ct, giants))
                 .collect::<Result<Vec<_>, _>>()?;
-            let bias = self.row_bias(layer, function.series, head, moved);
-            let mut weights = Vec::with_capacity(self.baby);
-            for b in 0..self.baby {
-                let terms: Vec<(&M::Ct, &M::Ct)> =
-                    queries.iter().zip(keys.iter().map(|k| &k[b])).collect();
-                let score = m.dot(&terms)?;
-                let u = m.scale_values(&score, layer.score_factor / half);
-                let u = m.add_values(&u, &bias)?;
-                let weight = function.apply(m, &u)?;
-                weights.push(m.dot_masks(&[(&weight, &self.causal[moved + b])])?);
-            }
-            for (out, values) in out.iter_mut().zip(values) {
-                let terms: Vec<(&M::Ct, &M::Ct)> = weights.iter().zip(values).collect();
-                let part = m.dot(&terms)?;
-                let part = m.rotate(&part, -(moved as i64))?;
-                *out = Some(match out.take() {
-                    None => part,
-                    Some(sum) => m.add(&sum, &part)?,
-                });
+            for (a, moved) in giants.iter().enumerate() {
+                let bias = self.row_bias(layer, function.series, head, *moved as usize);
+                for b in 0..self.baby {
+                    let queries = queries.iter().map(|q| &q[a]);
+                    let terms: Vec<(&M::Ct, &M::Ct)> =
+                        queries.zip(keys.iter().map(|k| &k[b])).collect();
+                    let score = m.dot(&terms)?;
+                    let u = m.scale_values(&score, layer.score_factor / half);
+                    let u = m.add_values(&u, &bias)?;
+                    let weight = function.apply(m, &u)?;
+                    let causal = &self.causal[weights.len()];
+                    weights.push(m.dot_masks(&[(&weight, causal)])?);
+                }
             }
         }
-        Ok(out.into_iter().flatten().collect())
+        Ok(weights)
+    }
+
+    /// `out(t) = sum_delta w_delta(t) v(t - delta)` of one feature, `delta = B a + b`: products with `v` moved by `b`, sums moved back by `B a`.
+    fn weighted<M: Machine>(
+        &self,
+        m: &mut M,
+        weights: &[M::Ct],
+        value: &M::Ct,
+        back: &[i64],
+    ) -> Result<M::Ct, EnsiError> {
+        let values = m.rotate_many(value, back)?;
+        let mut out = None;
+        for (a, weights) in weights.chunks(self.baby).enumerate() {
+            let terms: Vec<(&M::Ct, &M::Ct)> = weights.iter().zip(&values).collect();
+            let part = m.dot(&terms)?;
+            let part = m.rotate(&part, -((a * self.baby) as i64))?;
+            out = Some(match out {
+                None => part,
+                Some(sum) => m.add(&sum, &part)?,
+            });
+        }
+        out.ok_or_else(|| EnsiError::Shape("a window without tokens".into()))
     }
 
     /// `b_h - ln(t + 1)` as the series' variable, for token `t` moved back by `moved`; past the window the last token's.
@@ -372,8 +441,7 @@ impl ColumnTransformer {
             start + 1,
         )?;
         m.begin("gate, up, activation", Some(index))?;
-        let columns = self.all_lanes(m, &normed)?;
-        drop(normed);
+        let columns = self.all_lanes(m, normed)?;
         let inputs: Vec<&M::Ct> = columns.iter().collect();
         let mut gated = Vec::with_capacity(self.layout.ciphertexts(self.ffn));
         for sums in &layer.gate_up {
@@ -411,8 +479,7 @@ impl ColumnTransformer {
         factor: Option<M::Ct>,
         last: bool,
     ) -> Result<Vec<M::Ct>, EnsiError> {
-        let columns = self.all_lanes(m, &a)?;
-        drop(a);
+        let columns = self.all_lanes(m, a)?;
         let inputs: Vec<&M::Ct> = columns.iter().collect();
         let mut sums = Vec::with_capacity(x.len());
         for block in matrix {
@@ -518,22 +585,21 @@ impl ColumnTransformer {
     }
 
     /// A vector, then the same moved on by one, two, … lanes: the inputs of [`ColumnSums`].
-    fn all_lanes<M: Machine>(&self, m: &mut M, x: &[M::Ct]) -> Result<Vec<M::Ct>, EnsiError> {
+    fn all_lanes<M: Machine>(&self, m: &mut M, x: Vec<M::Ct>) -> Result<Vec<M::Ct>, EnsiError> {
         let lanes = self.layout.lanes();
         if lanes == 1 {
-            return Ok(x.to_vec());
+            return Ok(x);
         }
         let steps: Vec<i64> = (1..lanes)
             .map(|r| (r * self.layout.lane()) as i64)
             .collect();
-        let mut moved: Vec<Vec<M::Ct>> = vec![Vec::with_capacity(x.len()); lanes];
-        for ct in x {
-            moved[0].push(ct.clone());
-            for (to, ct) in moved[1..].iter_mut().zip(m.rotate_many(ct, &steps)?) {
+        let mut moved: Vec<Vec<M::Ct>> = vec![Vec::with_capacity(x.len()); lanes - 1];
+        for ct in &x {
+            for (to, ct) in moved.iter_mut().zip(m.rotate_many(ct, &steps)?) {
                 to.push(ct);
             }
         }
-        Ok(moved.into_iter().flatten().collect())
+        Ok(x.into_iter().chain(moved.into_iter().flatten()).collect())
     }
 }
 

@@ -22,10 +22,29 @@ pub struct Output<'a> {
     pub column: usize,
 }
 
+/// What is moved between lanes, since a row needs inputs of all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// The inputs: after the ciphertexts of a vector come the same moved on by one, two, … lanes. As many more inputs as there are lanes.
+    Inputs,
+    /// The outputs: one for each distance between lanes, to be moved and added afterwards. As many more outputs, masks and moves.
+    Outputs,
+}
+
+impl Moved {
+    /// Outputs that are moved and added to make one.
+    pub fn outputs(self, lanes: usize) -> usize {
+        match self {
+            Moved::Inputs => 1,
+            Moved::Outputs => lanes,
+        }
+    }
+}
+
 impl ColumnSums {
-    /// Packs the rows of `wanted` outputs. Row `i * lanes + l` computes, in every lane, what lane `l` of output `i` needs when its inputs are the
-    /// ciphertexts of a vector followed by the same moved on by one, two, … lanes ([`ColumnLayout::inputs`]). `terms(i)` names rows and masks of
-    /// output ciphertext `i`; there may be more or fewer of these than `wanted`.
+    /// Packs the rows of `wanted` outputs. Row `(i R + r) H + l` computes, in every lane, what lane `l` of output `i` needs of inputs that are `r`
+    /// lanes on, where `H` is the number of lanes and `R` the number of outputs that are moved: `H` for [`Moved::Outputs`], else 1. `terms(i R + r)`
+    /// names rows and masks of what is moved back by `r` lanes.
     ///
     /// # Errors
     /// [`EnsiError::Shape`] when lanes do not divide the matrix.
@@ -33,6 +52,7 @@ impl ColumnSums {
         name: String,
         layout: &ColumnLayout,
         wanted: &[Output<'_>],
+        moved: Moved,
         outputs: Vec<Vec<(usize, Mask)>>,
     ) -> Result<Self, EnsiError> {
         let lanes = layout.lanes();
@@ -41,7 +61,8 @@ impl ColumnSums {
         if cols == 0 || !cols.is_multiple_of(lanes) {
             return refuse(format!("{cols} inputs do not fill {lanes} lanes"));
         }
-        let mut rows = Vec::with_capacity(wanted.len() * lanes);
+        let moves = moved.outputs(lanes);
+        let mut rows = Vec::with_capacity(wanted.len() * moves * lanes);
         for output in wanted {
             let columns = output.matrix.rows() / lanes;
             if output.matrix.cols() != cols || output.column >= columns {
@@ -51,20 +72,20 @@ impl ColumnSums {
                     output.matrix.cols()
                 ));
             }
-            for lane in 0..lanes {
-                rows.push((
-                    lane,
-                    output.matrix.row_codes(lane * columns + output.column),
-                ));
+            let of_lane = |lane| output.matrix.row_codes(lane * columns + output.column);
+            let codes: Vec<Vec<i8>> = (0..lanes).map(of_lane).collect();
+            for r in 0..moves {
+                rows.extend((0..lanes).map(|lane| (lane + r, codes[lane].clone())));
             }
         }
         let per_lane = cols / lanes;
         let weight = |row: usize, col: usize| {
-            let (lane, codes) = &rows[row];
-            let (moved, column) = (col / per_lane, col % per_lane);
-            codes[(lane + moved) % lanes * per_lane + column]
+            let (from, codes) = &rows[row];
+            let (on, column) = (col / per_lane, col % per_lane);
+            codes[(from + on) % lanes * per_lane + column]
         };
-        let codes = TernaryCodes::pack(rows.len(), cols, weight)
+        let inputs = if moves == 1 { cols } else { per_lane };
+        let codes = TernaryCodes::pack(rows.len(), inputs, weight)
             .map_err(|e| EnsiError::Shape(format!("{name}: {e}")))?;
         Ok(Self {
             name,

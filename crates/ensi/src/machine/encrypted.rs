@@ -399,16 +399,10 @@ impl Machine for EncryptedMachine<'_> {
             .min()
             .unwrap_or(0);
         self.at_least(level, 1)?;
-        let (a, b) = terms[0];
-        let a = self.evaluator.drop_to_level(a, a.level.min(level))?;
-        let mut sum = if std::ptr::eq(terms[0].0, b) {
-            self.evaluator.square_tensor(&a)?
-        } else {
-            self.evaluator.mul_tensor(&a, b)?
+        let sum = match terms {
+            [(a, b)] if std::ptr::eq(*a, *b) => self.evaluator.square_tensor(a)?,
+            terms => self.evaluator.dot_tensor(terms)?,
         };
-        for (a, b) in &terms[1..] {
-            self.evaluator.tensor_add_assign(&mut sum, a, b)?;
-        }
         Ok(self
             .evaluator
             .relinearise_rescale(&sum, self.evaluation())?)
@@ -507,19 +501,23 @@ impl Machine for EncryptedMachine<'_> {
         let shapes = inputs.iter().map(|ct| (ct.level, ct.scale));
         let (level, _) = check_columns(&engine.chain, sums, shapes)?;
         let level = level + 1;
-        let encoded = sums
+        // each mask once, however many outputs have it
+        let masks: HashMap<usize, &Mask> = sums
             .outputs()
             .iter()
             .flatten()
-            .map(|(_, mask)| engine.encoded(mask, level))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut encoded = encoded.iter();
+            .map(|(_, mask)| (mask.id(), mask))
+            .collect();
+        let masks: HashMap<usize, Arc<Plaintext>> = masks
+            .into_par_iter()
+            .map(|(id, mask)| Ok((id, engine.encoded(mask, level)?)))
+            .collect::<Result<_, EnsiError>>()?;
         let outputs: Vec<MaskedRows<'_>> = sums
             .outputs()
             .iter()
             .map(|terms| {
-                let rows = terms.iter().map(|(row, _)| *row);
-                rows.zip(encoded.by_ref().map(|p| &**p)).collect()
+                let masked = |(row, mask): &(usize, Mask)| (*row, &*masks[&mask.id()]);
+                terms.iter().map(masked).collect()
             })
             .collect();
         let unscaled = self
