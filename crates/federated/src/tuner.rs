@@ -374,6 +374,22 @@ impl Tuner {
         Ok(t)
     }
 
+    /// Number of values of [`Tuner::initial`], without making them.
+    pub fn count(&self, rank: usize) -> u64 {
+        let seeds = match self.method.kind {
+            Kind::FedKSeed => self.method.seeds as u64,
+            _ => 0,
+        };
+        let of = |p: &Part| {
+            let (rows, cols, rank) = (p.rows as u64, p.cols as u64, rank as u64);
+            let a = if p.fixed_a.is_none() { rank * cols } else { 0 };
+            let low = if p.low_rank { a + rows * rank } else { 0 };
+            let delta = if p.delta { rows * cols } else { 0 };
+            low + delta + p.scales as u64
+        };
+        seeds + self.parts.iter().map(of).sum::<u64>()
+    }
+
     /// Names and sizes `(name, out, in)` of the parameters with trained low-rank factors `B` and `A`.
     pub fn low_rank(&self) -> impl Iterator<Item = (&str, usize, usize)> {
         self.parts
