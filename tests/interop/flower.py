@@ -10,6 +10,8 @@ TACIT is the executable; `flwr` 1.41.0 must be installed beside this Python. Sce
     deadline       a node that has stopped is left out of a secure sum's rounds when they are over, and takes part again when it goes on
     buffer         no rounds: steps of two updates, while a node stands still and comes back with an old one
     forged         a node that signs with another key than the roster's is left out of every round
+    nonsense       a node whose answers are none (an error, 96 MiB of noise, wrong shapes, values of 3e38): every round ends without it and
+                   without a deadline, and the coordinator's memory stays small
     stock-nodes    `tacit federate coordinate` and four nodes of Flower's with a Python ClientApp
     supernode      four `flower-supernode --isolation process`, each with a `tacit federate node` that does the work
     tls            certificates and node authentication: registered keys take part, others are refused
@@ -21,6 +23,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import socket
@@ -135,6 +138,13 @@ class World:
             time.sleep(0.2)
         raise AssertionError(self.logs())
 
+    def app(self):
+        """The app that runs are submitted with, copied once."""
+        app = self.dir / "app"
+        if not app.exists():
+            shutil.copytree(HERE / "flower_app", app, ignore=shutil.ignore_patterns("__pycache__"))
+        return app
+
     def submit(self, **settings):
         home = self.dir / "flwr"
         home.mkdir(exist_ok=True)
@@ -142,12 +152,9 @@ class World:
         (home / "config.toml").write_text(
             f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "127.0.0.1:{self.port}"\n{trust}\n'
         )
-        app = self.dir / "app"
-        if not app.exists():
-            shutil.copytree(HERE / "flower_app", app, ignore=shutil.ignore_patterns("__pycache__"))
         values = " ".join(f'{k}="{v}"' if isinstance(v, str) else f"{k}={v}" for k, v in settings.items())
         more = ["--run-config", values] if values else []
-        return self.run(BIN / "flwr", "run", app, "here", *more)
+        return self.run(BIN / "flwr", "run", self.app(), "here", *more)
 
     def nodes(self, config, *more, superlink=True):
         at = ["--superlink", self.url] if superlink else []
@@ -162,10 +169,18 @@ class World:
         done = self.run(self.tacit, "federate", "run", config, "--json", "--out", out)
         return out, [r["hash"] for r in json.loads(done.stdout)["rounds"]]
 
-    def coordinate(self, config, out, *more):
-        done = self.run(self.tacit, "federate", "coordinate", config, "--superlink", self.url, "--json",
-                        "--out", self.dir / out, "--wait", 120, *more)
-        return [r["hash"] for r in json.loads(done.stdout)["rounds"]], json.loads(done.stdout)
+    def coordinator(self, config, *more):
+        """A coordinator in the background; what it prints is in `coordinator.log`."""
+        return self.start("coordinator", *self.coordinate_command(config, *more))
+
+    def coordinate(self, config, *more):
+        """A coordinator to its end."""
+        report = json.loads(self.run(*self.coordinate_command(config, *more)).stdout)
+        return [r["hash"] for r in report["rounds"]], report
+
+    def coordinate_command(self, config, *more):
+        return [self.tacit, "federate", "coordinate", config, "--superlink", self.url, "--json",
+                "--out", self.dir / "coordinator", "--wait", 120, *more]
 
 
 def safetensors(path):
@@ -232,7 +247,7 @@ def both(w):
             v.nodes(config)
             v.submit()
             began = time.time()
-            got, report = v.coordinate(config, "coordinator")
+            got, report = v.coordinate(config)
             if name == "noise":
                 spent = [r["epsilon"] for r in report["rounds"]]
                 assert spent == sorted(spent) and 0 < spent[-1] <= 20, spent
@@ -262,8 +277,7 @@ def deadline(w):
     os.killpg(slow.pid, signal.SIGSTOP)
     w.submit()
     out = w.dir / "coordinator"
-    coordinator = w.start("coordinator", w.tacit, "federate", "coordinate", config, "--superlink", w.url, "--json",
-                          "--out", out, "--wait", 120)
+    coordinator = w.coordinator(config)
     while not (out / "run.safetensors").exists() and coordinator.poll() is None:
         time.sleep(0.1)
     os.killpg(slow.pid, signal.SIGCONT)
@@ -284,8 +298,7 @@ def buffer(w):
     nodes = w.nodes(config)
     w.submit()
     out = w.dir / "coordinator"
-    coordinator = w.start("coordinator", w.tacit, "federate", "coordinate", config, "--superlink", w.url, "--json",
-                          "--out", out, "--wait", 120)
+    coordinator = w.coordinator(config)
     while not (out / "run.safetensors").exists() and coordinator.poll() is None:
         time.sleep(0.02)
     os.killpg(nodes[2].pid, signal.SIGSTOP)
@@ -317,13 +330,42 @@ def forged(w):
     w.superlink("--isolation", "process")
     w.nodes(config)
     w.submit()
-    w.start("coordinator", w.tacit, "federate", "coordinate", config, "--superlink", w.url, "--json",
-            "--out", w.dir / "coordinator", "--wait", 120).wait(timeout=120)
+    w.coordinator(config).wait(timeout=120)
     report = report_of(w)
     assert [r["clients"] for r in report["rounds"]] == [[0, 1, 3]] * ROUNDS, report
     said = (w.dir / "coordinator.log").read_text()
     assert said.count("the signature or the content") >= ROUNDS, said
     return f"{ROUNDS} rounds, each without the node whose signatures are not of the roster"
+
+
+def nonsense(w):
+    rounds = 4
+    config = w.config(rounds=rounds)
+    project = w.app() / "pyproject.toml"
+    project.write_text(project.read_text().replace("tacit_interop.client:app", "tacit_interop.nonsense:app"))
+    w.superlink("--isolation", "process")
+    for k in [0, 1, 3]:
+        w.node(config, k, "--superlink", w.url)
+    w.start("supernode", BIN / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{w.port}", "--port", free_port(),
+            "--node-config", "client=2")
+    w.submit()
+    coordinator = w.coordinator(config)
+    peak, until = 0, time.time() + 280
+    while coordinator.poll() is None and time.time() < until:
+        with contextlib.suppress(OSError, AttributeError):
+            status = pathlib.Path(f"/proc/{coordinator.pid}/status").read_text()
+            peak = max(peak, int(re.search(r"VmHWM:\s+(\d+)", status)[1]) >> 10)
+        time.sleep(0.1)
+    assert coordinator.poll() == 0, w.logs()
+    report = report_of(w)
+    for r in report["rounds"]:
+        assert r["clients"] == [0, 1, 3] and r["failed"] == [2] and "late" not in r, r
+        assert r["validation_perplexity"] > 1, r
+    said = (w.dir / "coordinator.log").read_text()
+    for problem in ["RuntimeError", "in one message", "expected", "3e38"]:
+        assert problem in said, f"{problem}: {said}"
+    assert 0 < peak < 96, f"{peak} MiB"
+    return f"{rounds} rounds, each without the node that answers nonsense, {peak} MiB of memory at most"
 
 
 def report_of(w):
@@ -341,7 +383,7 @@ def stock_nodes(w):
                 "--port", free_port())
     w.submit()
     out, _ = w.embedded(config)
-    _, report = w.coordinate(config, "coordinator", "--deadline", 200)
+    _, report = w.coordinate(config, "--deadline", 200)
     # Four clients that add 1 each: their average is the start plus 1, in every round.
     assert all(abs(r["validation_perplexity"] - np.exp(2.0)) < 1e-9 for r in report["rounds"]), report
     got = adapter(w.dir / "coordinator")
@@ -361,7 +403,7 @@ def supernode(w):
                 "--isolation", "process", "--port", port)
         w.node(config, k, "--supernode", f"http://127.0.0.1:{port}")
     w.submit()
-    got, _ = w.coordinate(config, "coordinator", "--deadline", 200)
+    got, _ = w.coordinate(config, "--deadline", 200)
     assert got == want, w.logs()
     return f"{ROUNDS} rounds behind stock SuperNodes: bit for bit the embedded run"
 
@@ -400,7 +442,7 @@ def tls(w):
         public.write_text(shown["node_key"] + "\n")
         w.run(BIN / "flwr", "supernode", "register", public, "here")
     w.nodes(config, "--registered", *trust)
-    got, _ = w.coordinate(config, "coordinator", *trust)
+    got, _ = w.coordinate(config, *trust)
     assert got == want, w.logs()
     return "TLS with an own authority, registered P-384 keys; an unknown key and an unknown authority are refused"
 
@@ -417,9 +459,7 @@ def kills(w):
     nodes = w.nodes(config)
     w.submit()
     random.seed(20261121)
-    command = [w.tacit, "federate", "coordinate", config, "--superlink", w.url, "--json", "--resume",
-               "--out", w.dir / "coordinator", "--wait", 120]
-    coordinator = w.start("coordinator", *command)
+    coordinator = w.coordinator(config, "--resume")
     done = 0
     while done < count and coordinator.poll() is None:
         time.sleep(random.uniform(0.1, 2.5))
@@ -429,7 +469,7 @@ def kills(w):
             w.end(coordinator, signal.SIGKILL)
             # A run whose coordinator is lost is ended by the SuperLink; a new one goes on from the checkpoint.
             w.submit()
-            coordinator = w.start("coordinator", *command)
+            coordinator = w.coordinator(config, "--resume")
         else:
             k = random.randrange(CLIENTS)
             w.end(nodes[k], signal.SIGKILL)
@@ -442,7 +482,8 @@ def kills(w):
 
 
 SCENARIOS = {
-    "stock-server": stock_server, "both": both, "deadline": deadline, "buffer": buffer, "forged": forged, "stock-nodes": stock_nodes, "supernode": supernode, "tls": tls, "kills": kills,
+    "stock-server": stock_server, "both": both, "deadline": deadline, "buffer": buffer, "forged": forged, "nonsense": nonsense,
+    "stock-nodes": stock_nodes, "supernode": supernode, "tls": tls, "kills": kills,
 }
 
 

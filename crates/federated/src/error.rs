@@ -37,6 +37,18 @@ pub enum FederatedError {
         /// How to mend it.
         remedy: String,
     },
+    /// A message is larger than may be sent or read at once.
+    #[error("{what}: {bytes} bytes ({}) in one message, at most {limit} ({}); {remedy}", binary(*bytes), binary(*limit))]
+    TooLarge {
+        /// The message.
+        what: String,
+        /// Bytes that it has, or has so far.
+        bytes: u64,
+        /// Most that it may have.
+        limit: u64,
+        /// How to mend it.
+        remedy: String,
+    },
     /// A setting is wrong, or two settings contradict each other.
     #[error("{setting}: expected {expected}, found {found}; {remedy}")]
     Setting {
@@ -78,6 +90,17 @@ pub enum FederatedError {
         /// How to mend it.
         remedy: String,
     },
+}
+
+/// Bytes in units of 1024, with one digit behind the point.
+fn binary(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let power = (bytes.max(1).ilog2() / 10) as usize;
+    format!(
+        "{:.1} {}",
+        bytes as f64 / (1u64 << (10 * power)) as f64,
+        units[power]
+    )
 }
 
 impl FederatedError {

@@ -9,6 +9,8 @@ pub mod compress;
 pub mod config;
 pub mod data;
 pub mod error;
+#[cfg(test)]
+mod fixture;
 pub mod flower;
 pub mod grammar;
 mod linalg;

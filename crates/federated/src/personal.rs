@@ -205,20 +205,11 @@ pub fn split(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
     use crate::tuner::Method;
-    use tacit_bitnet::train::{Network, TrainConfig};
 
     fn tuner() -> Tuner {
-        let base = Network::new(&TrainConfig {
-            hidden: 16,
-            layers: 1,
-            heads: 2,
-            ffn: 24,
-            vocab: 300,
-            context: 8,
-            ..TrainConfig::default()
-        });
-        Tuner::new(base, &Method::default(), 3).unwrap()
+        Tuner::new(fixture::network(16, 8, false), &Method::default(), 3).unwrap()
     }
 
     /// Distinct values everywhere.

@@ -145,36 +145,21 @@ pub(crate) fn train(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Sequences, examples, tokenizer_for};
+    use crate::fixture;
     use crate::local::{Optimiser, mean_gradient};
-    use crate::partition::generated;
     use crate::tuner::{Forward, Kind, Method};
-    use tacit_bitnet::train::{Penalties, TrainConfig};
+    use tacit_bitnet::train::Penalties;
 
     fn setting(seeds: usize) -> (Tuner, Vec<Window>) {
-        let text = generated(3, 1, 80, 2, 1.0);
-        let tokenizer = tokenizer_for(&text, 300).unwrap();
-        let data = examples(&text[0], &tokenizer, 12, Sequences::Documents, 0).unwrap();
-        let base = Network::new(&TrainConfig {
-            hidden: 16,
-            layers: 1,
-            heads: 2,
-            ffn: 24,
-            vocab: 300,
-            context: 12,
-            unquantised: true,
-            ..TrainConfig::default()
-        });
         let method = Method {
             kind: Kind::FedKSeed,
             seeds,
             forward: Forward::Float,
-            targets: ["qkv", "o", "gate_up", "down", "embedding"]
-                .map(String::from)
-                .to_vec(),
+            targets: fixture::everywhere(),
             ..Method::default()
         };
-        (Tuner::new(base, &method, 1).unwrap(), data.train)
+        let tuner = Tuner::new(fixture::network(16, 12, true), &method, 1).unwrap();
+        (tuner, fixture::windows())
     }
 
     #[test]

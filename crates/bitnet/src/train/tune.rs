@@ -84,6 +84,30 @@ impl Network {
         &mut self.parameters[index].data
     }
 
+    /// All matrices of the linear layers that have a ternary scale of their own, in the order of the parameters: a layer is one to three of them.
+    pub fn ternary_matrices(&self) -> impl Iterator<Item = &[f32]> {
+        self.parameters.iter().flat_map(|p| {
+            let n = match p.kind {
+                Kind::Linear(parts) => p.data.len() / parts,
+                _ => 0,
+            };
+            let all: &[f32] = if n == 0 { &[] } else { &p.data };
+            all.chunks(n.max(1))
+        })
+    }
+
+    /// The same, to change.
+    pub fn ternary_matrices_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.parameters.iter_mut().flat_map(|p| {
+            let n = match p.kind {
+                Kind::Linear(parts) => p.data.len() / parts,
+                _ => 0,
+            };
+            let all: &mut [f32] = if n == 0 { &mut [] } else { &mut p.data };
+            all.chunks_mut(n.max(1))
+        })
+    }
+
     /// Whether linear layers are ternarised in the forward pass.
     pub fn is_quantised(&self) -> bool {
         self.sizes.quantised

@@ -44,6 +44,7 @@ pub fn run(args: &CoordinateArgs, global: &Global) -> Outcome {
         deadline: Duration::from_secs(args.deadline),
         wait: Duration::from_secs(args.wait),
         resume: args.resume,
+        pause: Duration::from_secs(1),
     };
     let bar = Display::pick(global.json).waiting("waiting for the SuperLink, a run and its nodes");
     if !global.json {
@@ -54,9 +55,14 @@ pub fn run(args: &CoordinateArgs, global: &Global) -> Outcome {
             RemoteEvent::Present { clients, of } => {
                 bar.set_message(format!("{clients} of {of} clients are there"));
             }
-            RemoteEvent::Failed { node, problem } => {
-                tracing::warn!("node {node}: {problem}");
-            }
+            RemoteEvent::Failed {
+                node,
+                client,
+                problem,
+            } => match client {
+                Some(k) => tracing::warn!("client {k} (node {node}): {problem}"),
+                None => tracing::warn!("node {node}: {problem}"),
+            },
             RemoteEvent::Late(clients) => {
                 tracing::warn!("late, and left out of the round: clients {clients:?}");
             }

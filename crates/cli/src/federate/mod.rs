@@ -42,6 +42,7 @@ fn failure(error: FederatedError) -> Failure {
             Kind::Input
         }
         FederatedError::Setting { .. } => Kind::Usage,
+        FederatedError::TooLarge { .. } => Kind::Usage,
         FederatedError::Layout { .. } => Kind::Mismatch,
         FederatedError::Protection(_) => Kind::Crypto,
         FederatedError::Remote { .. } => Kind::Other,

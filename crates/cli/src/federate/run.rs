@@ -170,6 +170,9 @@ pub fn line(r: &RoundRecord) -> String {
     if !r.late.is_empty() {
         time += &format!("  late: {:?}", r.late);
     }
+    if !r.failed.is_empty() {
+        time += &format!("  no use: {:?}", r.failed);
+    }
     if let Some(oldest) = r.staleness.iter().max() {
         time += &format!(
             "  from clients {:?}, the oldest {oldest} steps behind",

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use tacit_bitnet::train::{Network, Role, ternarise, write_model};
+use tacit_bitnet::train::{Network, ternarise, write_model};
 use tacit_federated::random::{normal, stream};
 use tacit_federated::watermark::{Verdict, Watermark};
 
@@ -18,59 +18,37 @@ use crate::output::{Table, count, print_json};
 /// Marks below this bound on the probability of chance count as found.
 const THRESHOLD: f64 = 1e-6;
 
+/// Mean magnitude of a matrix.
+fn scale(matrix: &[f32]) -> f64 {
+    matrix.iter().map(|x| f64::from(x.abs())).sum::<f64>() / matrix.len() as f64
+}
+
 /// All linear layers one after the other, each ternary matrix over its scale: marks in small matrices count as much as in large ones.
 fn linear(network: &Network) -> Vec<f32> {
-    let mut out = Vec::new();
-    for p in network.parameters() {
-        if let Role::Linear { parts } = p.role {
-            for m in p.values.chunks(p.values.len() / parts) {
-                let mean = m.iter().map(|x| f64::from(x.abs())).sum::<f64>() / m.len() as f64;
-                out.extend(m.iter().map(|x| (f64::from(*x) / mean.max(1e-30)) as f32));
-            }
-        }
-    }
-    out
+    let over = |m: &[f32]| {
+        let scale = scale(m).max(1e-30);
+        let divided = m.iter().map(move |x| (f64::from(*x) / scale) as f32);
+        divided.collect::<Vec<_>>()
+    };
+    network.ternary_matrices().flat_map(over).collect()
 }
 
 /// Puts marked values back, each matrix at its own scale.
 fn set_linear(network: &mut Network, marked: &[f32]) {
-    let roles: Vec<(usize, usize)> = network
-        .parameters()
-        .enumerate()
-        .filter_map(|(i, p)| match p.role {
-            Role::Linear { parts } => Some((i, parts)),
-            _ => None,
-        })
-        .collect();
     let mut rest = marked;
-    for (index, parts) in roles {
-        let values = network.values_mut(index);
-        let size = values.len() / parts;
-        for m in values.chunks_mut(size) {
-            let mean = m.iter().map(|x| f64::from(x.abs())).sum::<f64>() / m.len() as f64;
-            let (now, after) = rest.split_at(size);
-            for (x, y) in m.iter_mut().zip(now) {
-                *x = (f64::from(*y) * mean) as f32;
-            }
-            rest = after;
+    for matrix in network.ternary_matrices_mut() {
+        let scale = scale(matrix);
+        let (now, after) = rest.split_at(matrix.len());
+        for (x, y) in matrix.iter_mut().zip(now) {
+            *x = (f64::from(*y) * scale) as f32;
         }
+        rest = after;
     }
 }
 
 fn trits(network: &Network) -> Vec<i8> {
-    network
-        .parameters()
-        .filter_map(|p| match p.role {
-            Role::Linear { parts } => Some((p.values.to_vec(), parts)),
-            _ => None,
-        })
-        .flat_map(|(v, parts)| {
-            let size = v.len() / parts;
-            v.chunks(size)
-                .flat_map(|m| ternarise(m).0)
-                .collect::<Vec<_>>()
-        })
-        .collect()
+    let of = |m: &[f32]| ternarise(m).0;
+    network.ternary_matrices().flat_map(of).collect()
 }
 
 #[derive(Debug, Serialize)]

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::http::{Address, Service};
 use super::identity::NodeKey;
-use super::object::{Deflated, Message, hashes};
+use super::limits::{MESSAGE, OBJECT, Room};
+use super::object::{Deflated, Message, hashes, malformed};
 use super::proto::{
     ActivateNodeRequest, ActivateNodeResponse, ConfirmRequest, Envelope, HeartbeatRequest,
     HeartbeatResponse, Node, NodeIdRequest, Nothing, ObjectTree, PullMessagesRequest,
@@ -115,10 +116,11 @@ impl Fleet {
             .success)
     }
 
-    /// The next message with all its objects, if there is one.
+    /// The next message with all its objects, if there is one. One that cannot be read, or is larger than [`MESSAGE`], comes as an error that its
+    /// sender can be told.
     ///
     /// # Errors
-    /// [`FederatedError::Remote`]; [`FederatedError::Format`] for a message that is not one.
+    /// [`FederatedError::Remote`]; [`FederatedError::Format`] for a message that does not say where it came from.
     pub fn pull(&self) -> Result<Option<Message>, FederatedError> {
         let request = PullMessagesRequest { node: self.me() };
         let answer: PullMessagesResponse = self.call("pull-messages", &request)?;
@@ -126,15 +128,26 @@ impl Fleet {
             return Ok(None);
         };
         let run = run_of(envelope);
-        let objects = fetch(tree, |object_id| {
+        let objects = fetch(tree, MESSAGE, |object_id, most| {
             let request = PullObjectRequest {
                 node: self.me(),
                 run_id: run,
                 object_id: object_id.to_owned(),
             };
-            self.call("pull-object", &request)
-        })?;
-        let message = Message::inflate(&tree.object_id, &objects)?;
+            self.service.call_within(
+                "pull-object",
+                &request,
+                &|| Ok(self.key.headers()?.into()),
+                most,
+            )
+        });
+        let message = match objects.and_then(|o| Message::inflate(&tree.object_id, &o, MESSAGE)) {
+            Ok(message) => message,
+            Err(e @ (FederatedError::Format { .. } | FederatedError::TooLarge { .. })) => {
+                malformed(envelope, &tree.object_id, &e).ok_or(e)?
+            }
+            Err(e) => return Err(e),
+        };
         let request = ConfirmRequest {
             node: self.me(),
             run_id: run,
@@ -147,13 +160,13 @@ impl Fleet {
     /// Sends an answer: its tree first, then the objects that the SuperLink has not got.
     ///
     /// # Errors
-    /// [`FederatedError::Remote`].
+    /// [`FederatedError::Remote`], [`FederatedError::TooLarge`] for an answer above [`MESSAGE`], of which nothing is sent.
     pub fn push(&self, answer: &Message, seconds: f64) -> Result<(), FederatedError> {
         let Deflated {
             envelope,
             tree,
             objects,
-        } = answer.deflate();
+        } = answer.deflate(MESSAGE)?;
         let request = PushMessagesRequest {
             node: self.me(),
             messages: vec![envelope],
@@ -189,9 +202,6 @@ impl Fleet {
     }
 }
 
-/// Largest message, all objects together.
-const MOST_TOTAL: usize = 1 << 31;
-
 pub(super) fn run_of(envelope: &Envelope) -> u64 {
     envelope.metadata.as_ref().map_or(0, |m| m.run_id)
 }
@@ -215,26 +225,24 @@ pub(super) fn stored(answer: PushObjectResponse) -> Result<(), FederatedError> {
     })
 }
 
-/// All objects of a tree; one that is announced but not yet there is waited for.
+/// Bytes of an answer beside the object in it.
+const FRAME: u64 = 64;
+
+/// All objects of a tree, together at most `limit` bytes; one that is announced but not yet there is waited for. `pull` is told how large an answer
+/// may be.
 pub(super) fn fetch(
     tree: &ObjectTree,
-    pull: impl Fn(&str) -> Result<PullObjectResponse, FederatedError>,
+    limit: u64,
+    pull: impl Fn(&str, u64) -> Result<PullObjectResponse, FederatedError>,
 ) -> Result<BTreeMap<String, Vec<u8>>, FederatedError> {
     let mut objects = BTreeMap::new();
-    let mut size = 0;
+    let mut room = Room::new(limit);
     for id in hashes(tree)? {
         let began = Instant::now();
         loop {
-            let answer = pull(&id)?;
+            let answer = pull(&id, OBJECT.min(room.left() + FRAME))?;
             if answer.available {
-                size += answer.content.len();
-                if size > MOST_TOTAL {
-                    return Err(FederatedError::format(
-                        "message",
-                        format!("it has more than {MOST_TOTAL} bytes"),
-                        "its sender is left out",
-                    ));
-                }
+                room.take((answer.content.len() + id.len()) as u64)?;
                 objects.insert(id, answer.content);
                 break;
             }
@@ -249,4 +257,41 @@ pub(super) fn fetch(
         }
     }
     Ok(objects)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    fn tree(objects: usize) -> ObjectTree {
+        let leaf = |i: usize| ObjectTree {
+            object_id: format!("{i:064x}"),
+            children: Vec::new(),
+        };
+        ObjectTree {
+            object_id: "f".repeat(64),
+            children: (0..objects).map(leaf).collect(),
+        }
+    }
+
+    #[test]
+    fn a_flood_of_objects_ends_where_its_room_does() {
+        let asked = RefCell::new(Vec::new());
+        let pull = |_: &str, most: u64| {
+            asked.borrow_mut().push(most);
+            Ok(PullObjectResponse {
+                found: true,
+                available: true,
+                content: vec![0; 1000],
+            })
+        };
+        assert_eq!(fetch(&tree(9), 10_640, pull).unwrap().len(), 10);
+        // What is left becomes the limit of the next answer, which is refused by its announced length.
+        assert_eq!(*asked.borrow().last().unwrap(), 10_640 - 9 * 1064 + FRAME);
+        asked.borrow_mut().clear();
+        let e = fetch(&tree(5000), 10_640, pull).unwrap_err();
+        assert!(matches!(e, FederatedError::TooLarge { .. }), "{e}");
+        assert_eq!(asked.borrow().len(), 11);
+    }
 }

@@ -7,10 +7,8 @@ use prost::Message;
 use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
+use super::limits;
 use crate::FederatedError;
-
-/// Largest answer that is read: an object of 5 MiB with its frame, or a long list of messages.
-const MOST_BYTES: u64 = 64 << 20;
 
 /// Where a SuperLink is and how to reach it.
 #[derive(Clone, Debug)]
@@ -74,19 +72,33 @@ impl Service {
     /// One call. A server that is not there, busy or starting is asked again until patience ends.
     ///
     /// # Errors
-    /// [`FederatedError::Remote`] with what the server said.
+    /// [`FederatedError::Remote`] with what the server said, [`FederatedError::TooLarge`] for an answer above [`limits::OBJECT`].
     pub fn call<A: Message + Default>(
         &self,
         method: &str,
         request: &impl Message,
         fresh: &dyn Fn() -> Result<Vec<(&'static str, String)>, FederatedError>,
     ) -> Result<A, FederatedError> {
+        self.call_within(method, request, fresh, limits::OBJECT)
+    }
+
+    /// The same for an answer of at most `most` bytes.
+    ///
+    /// # Errors
+    /// [`FederatedError::Remote`] with what the server said, [`FederatedError::TooLarge`] for a larger answer.
+    pub fn call_within<A: Message + Default>(
+        &self,
+        method: &str,
+        request: &impl Message,
+        fresh: &dyn Fn() -> Result<Vec<(&'static str, String)>, FederatedError>,
+        most: u64,
+    ) -> Result<A, FederatedError> {
         let url = format!("{}{method}", self.prefix);
         let body = request.encode_to_vec();
         let began = Instant::now();
         let mut pause = Duration::from_millis(100);
         loop {
-            let problem = match self.once(&url, &body, &fresh()?) {
+            let problem = match self.once(&url, &body, &fresh()?, most) {
                 Ok((200, answer)) => {
                     return A::decode(answer.as_slice()).map_err(|e| FederatedError::Remote {
                         call: method.to_owned(),
@@ -103,7 +115,16 @@ impl Service {
                         problem: said(&answer),
                     });
                 }
-                Err(e) => (0, e.to_string()),
+                // It would be as large the next time.
+                Err(Refused::Size(bytes)) => {
+                    return Err(limits::too_large(
+                        &format!("answer of the SuperLink to {method}"),
+                        bytes,
+                        most,
+                        "it is not read; if a node sent it, that node is left out",
+                    ));
+                }
+                Err(Refused::Other(e)) => (0, e.to_string()),
             };
             if began.elapsed() + pause > self.patience {
                 return Err(FederatedError::Remote {
@@ -122,7 +143,8 @@ impl Service {
         url: &str,
         body: &[u8],
         fresh: &[(&'static str, String)],
-    ) -> Result<(u16, Vec<u8>), ureq::Error> {
+        most: u64,
+    ) -> Result<(u16, Vec<u8>), Refused> {
         let mut request = self
             .agent
             .post(url)
@@ -132,12 +154,33 @@ impl Service {
             request = request.header(*name, value);
         }
         let mut response = request.send(body)?;
+        // What is announced is refused before a byte of it is read; what comes unannounced while it comes.
+        if let Some(bytes) = response.body().content_length().filter(|b| *b > most) {
+            return Err(Refused::Size(bytes));
+        }
         let answer = response
             .body_mut()
             .with_config()
-            .limit(MOST_BYTES)
+            .limit(most)
             .read_to_vec()?;
         Ok((response.status().as_u16(), answer))
+    }
+}
+
+/// Why there is no answer.
+enum Refused {
+    /// It has at least so many bytes, more than are read.
+    Size(u64),
+    /// Anything else.
+    Other(ureq::Error),
+}
+
+impl From<ureq::Error> for Refused {
+    fn from(e: ureq::Error) -> Self {
+        match e {
+            ureq::Error::BodyExceedsLimit(most) => Self::Size(most + 1),
+            other => Self::Other(other),
+        }
     }
 }
 
@@ -184,17 +227,86 @@ mod tests {
         (url, thread)
     }
 
-    fn call(statuses: &'static [u16], patience: Duration) -> Result<Nothing, FederatedError> {
-        let (url, thread) = server(statuses);
+    fn ask<A: Message + Default>(
+        url: String,
+        patience: Duration,
+        most: u64,
+    ) -> Result<A, FederatedError> {
         let address = Address {
             url,
             root_certificate: None,
             patience,
         };
         let service = Service::new(&address, "v1/fleet").unwrap();
-        let answer = service.call("x", &Nothing {}, &|| Ok(Vec::new()));
+        service.call_within("x", &Nothing {}, &|| Ok(Vec::new()), most)
+    }
+
+    fn call(statuses: &'static [u16], patience: Duration) -> Result<Nothing, FederatedError> {
+        let (url, thread) = server(statuses);
+        let answer = ask(url, patience, limits::OBJECT);
         thread.join().unwrap();
         answer
+    }
+
+    /// Answers one connection with this head, and then bytes until the other side has had enough, at most `body` of them; returns how many were taken.
+    fn flood(head: &'static str, body: usize) -> (String, std::thread::JoinHandle<usize>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0u8; 4096];
+            let _ = stream.read(&mut request).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            let mut sent = 0;
+            while sent < body && stream.write_all(&[10; 4096]).is_ok() {
+                sent += 4096;
+            }
+            sent
+        });
+        (url, thread)
+    }
+
+    #[test]
+    fn an_answer_that_says_it_is_too_large_is_refused_before_a_byte_of_it_is_read() {
+        let (url, thread) = flood("HTTP/1.1 200 OK\r\ncontent-length: 3221225472\r\n\r\n", 0);
+        let began = Instant::now();
+        let e = ask::<Nothing>(url, Duration::from_secs(600), limits::OBJECT).unwrap_err();
+        let said = e.to_string();
+        assert!(
+            matches!(
+                e,
+                FederatedError::TooLarge {
+                    bytes: 3_221_225_472,
+                    ..
+                }
+            ),
+            "{said}"
+        );
+        assert!(said.contains("at most 67108864 (64.0 MiB)"), "{said}");
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "it was asked again"
+        );
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn an_answer_without_a_length_is_read_up_to_its_limit_only() {
+        let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
+        let (url, thread) = flood(head, 64 << 20);
+        let e = ask::<Nothing>(url, Duration::from_secs(600), 1 << 20).unwrap_err();
+        assert!(
+            matches!(
+                e,
+                FederatedError::TooLarge {
+                    limit: 1_048_576,
+                    ..
+                }
+            ),
+            "{e}"
+        );
+        // The rest of the 64 MiB lies in the buffers of the operating system at most.
+        assert!(thread.join().unwrap() < 32 << 20);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod fleet;
 mod heartbeat;
 pub mod http;
 pub mod identity;
+pub mod limits;
 pub mod node;
 pub mod object;
 pub mod proto;

@@ -7,6 +7,7 @@ use super::fleet::Fleet;
 use super::heartbeat::beside;
 use super::http::Address;
 use super::identity::NodeKey;
+use super::limits::MESSAGE;
 use super::object::Message;
 use super::proto::Error;
 use super::runtime::{Runtime, reply};
@@ -55,6 +56,27 @@ fn answer(party: &mut Party, message: &Message, node: u64, watch: Watch<'_>) -> 
     };
     (watch.tell)(NodeEvent::Answered(kind));
     reply(message, node, body)
+}
+
+/// Sends an answer, or in place of one that is too large the reason why there is none, so that nobody waits for it.
+fn or_say_why(
+    to: &Message,
+    answer: Message,
+    node: u64,
+    push: impl Fn(&Message) -> Result<(), FederatedError>,
+) -> Result<(), FederatedError> {
+    match push(&answer) {
+        Err(e @ FederatedError::TooLarge { .. }) => {
+            drop(answer);
+            let why = Error {
+                code: CLIENT_ERROR,
+                reason: e.to_string(),
+            };
+            push(&reply(to, node, Err(why)))?;
+            Err(e)
+        }
+        sent => sent,
+    }
 }
 
 /// Works for a SuperLink. With `register` the node announces its key itself; the key is made if the file is not there.
@@ -122,8 +144,10 @@ fn messages(party: &mut Party, fleet: &Fleet, watch: Watch<'_>) -> Result<(), Fe
         };
         let began = Instant::now();
         let answer = answer(party, &message, fleet.node(), watch);
+        let seconds = began.elapsed().as_secs_f64();
+        let sent = or_say_why(&message, answer, fleet.node(), |a| fleet.push(a, seconds));
         // The run may have ended meanwhile.
-        if let Err(e) = fleet.push(&answer, began.elapsed().as_secs_f64()) {
+        if let Err(e) = sent {
             trouble(&e);
         }
     }
@@ -148,13 +172,53 @@ pub fn behind_supernode(
         (watch.tell)(NodeEvent::Connected(task.node()));
         let began = Instant::now();
         task.alive(|| {
-            for message in task.pull(&[])? {
+            for message in task.pull(&[], MESSAGE)? {
                 let answer = answer(party, &message, task.node(), watch);
-                task.push(&[answer])?;
+                let push = |a: &Message| task.push(std::slice::from_ref(a)).map(drop);
+                or_say_why(&message, answer, task.node(), push)?;
             }
             Ok::<_, FederatedError>(())
         })?;
         task.finish(Ok(()), Some(began.elapsed().as_secs_f64()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flower::record::{Array, Content, Record};
+    use std::cell::RefCell;
+
+    #[test]
+    fn an_answer_that_is_too_large_is_replaced_by_the_reason() {
+        let arrays = vec![("a".to_owned(), Array::from_bytes("own", &[0; 5000]))];
+        let mut question = Message {
+            metadata: Default::default(),
+            body: Ok(Content::default()),
+        };
+        question.metadata.message_id = "question".into();
+        let content = Content(vec![("arrays".into(), Record::Arrays(arrays))]);
+        let answer = reply(&question, 7, Ok(content));
+        let sent = RefCell::new(Vec::new());
+        let push = |limit: u64| {
+            let sent = &sent;
+            move |m: &Message| {
+                sent.borrow_mut().push(m.deflate(limit)?.envelope);
+                Ok(())
+            }
+        };
+        or_say_why(&question, answer.clone(), 7, push(6000)).unwrap();
+        assert!(sent.borrow()[0].error.is_none());
+        sent.borrow_mut().clear();
+        assert!(or_say_why(&question, answer, 7, push(4000)).is_err());
+        let sent = sent.into_inner();
+        let [why] = sent.as_slice() else {
+            panic!("{sent:?}")
+        };
+        let to = why.metadata.as_ref().unwrap();
+        assert!(to.reply_to_message_id == "question" && to.src_node_id == 7);
+        let reason = &why.error.as_ref().unwrap().reason;
+        assert!(reason.contains("at most 4000"), "{reason}");
+    }
 }

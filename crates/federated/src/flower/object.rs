@@ -13,6 +13,7 @@ use prost::Message as _;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::limits::{self, PER_BYTE, Room};
 use super::proto::{Envelope, Error, Item, Metadata, NoContent, ObjectTree, RecordValue, Values};
 use super::record::{Array, Content, Record};
 use crate::FederatedError;
@@ -23,6 +24,9 @@ const CHUNK: usize = 5_242_880;
 const DEPTH: usize = 8;
 /// Most objects that a tree may name.
 const MOST_OBJECTS: usize = 100_000;
+
+/// Code of an answer that cannot be read, beside Flower's own.
+pub(super) const MALFORMED: i64 = 1000;
 
 /// A message with what it carries.
 #[derive(Clone, Debug, PartialEq)]
@@ -154,7 +158,22 @@ impl Builder {
 
 impl Message {
     /// The message as objects, with its number.
-    pub fn deflate(&self) -> Deflated {
+    ///
+    /// # Errors
+    /// [`FederatedError::TooLarge`] for content above `limit` bytes, before anything of it is copied.
+    pub fn deflate(&self, limit: u64) -> Result<Deflated, FederatedError> {
+        if let Ok(content) = &self.body {
+            limits::check(
+                &format!("message `{}`", self.metadata.message_type),
+                content.size(),
+                limit,
+                "train less of the model: method.kind = \"lora\", a lower method.rank, fewer method.targets, or a compressing stage",
+            )?;
+        }
+        Ok(self.objects())
+    }
+
+    fn objects(&self) -> Deflated {
         let mut b = Builder::default();
         let children = match &self.body {
             Ok(content) => {
@@ -187,11 +206,20 @@ impl Message {
         }
     }
 
-    /// The message with number `id` from its objects, every one checked against its hash.
+    /// The message with number `id` from its objects, every one checked against its hash. What it unfolds to has at most `limit` bytes: an object may be
+    /// named by others many times.
     ///
     /// # Errors
-    /// [`FederatedError::Format`] for missing or malformed objects.
-    pub fn inflate(id: &str, objects: &BTreeMap<String, Vec<u8>>) -> Result<Self, FederatedError> {
+    /// [`FederatedError::Format`] for missing or malformed objects, [`FederatedError::TooLarge`] before more than `limit` bytes are made of them.
+    pub fn inflate(
+        id: &str,
+        objects: &BTreeMap<String, Vec<u8>>,
+        limit: u64,
+    ) -> Result<Self, FederatedError> {
+        if let Some((id, _)) = objects.iter().find(|(id, o)| hash(o) != **id) {
+            return Err(wrong(format!("{id} has another hash")));
+        }
+        let mut room = Room::new(limit);
         let (children, body) = part(id, "Message", objects)?;
         let envelope = Envelope::decode(body).map_err(|e| wrong(e.to_string()))?;
         let mut metadata = envelope
@@ -208,8 +236,8 @@ impl Message {
             return Err(wrong("a message with neither error nor one content"));
         };
         let mut out = Vec::new();
-        for (name, id) in refs(content, "RecordDict", objects)? {
-            out.push((name, record(&id, objects)?));
+        for (name, id) in refs(content, "RecordDict", objects, &mut room)? {
+            out.push((name, record(&id, objects, &mut room)?));
         }
         Ok(Self {
             metadata,
@@ -241,9 +269,6 @@ fn split<'o>(
     let object = objects
         .get(id)
         .ok_or_else(|| wrong(format!("{id} is missing")))?;
-    if hash(object) != id {
-        return Err(wrong(format!("{id} has another hash")));
-    }
     let end = object
         .iter()
         .position(|b| *b == 0)
@@ -262,11 +287,14 @@ fn split<'o>(
             body.len()
         )));
     }
-    let children = children
+    let children: Vec<String> = children
         .split(',')
         .filter(|c| !c.is_empty())
-        .map(str::to_owned)
-        .collect();
+        .map(|c| match c.len() {
+            64 => Ok(c.to_owned()),
+            n => Err(wrong(format!("a child's hash of {n} digits, expected 64"))),
+        })
+        .collect::<Result<_, _>>()?;
     Ok((class, children, body))
 }
 
@@ -275,19 +303,27 @@ fn refs(
     id: &str,
     class: &str,
     objects: &BTreeMap<String, Vec<u8>>,
+    room: &mut Room,
 ) -> Result<Vec<(String, String)>, FederatedError> {
+    room.take(objects.get(id).map_or(0, Vec::len) as u64)?;
     let (children, body) = part(id, class, objects)?;
+    let children: BTreeSet<String> = children.into_iter().collect();
     let map: BTreeMap<String, String> =
         serde_json::from_slice(body).map_err(|e| wrong(e.to_string()))?;
-    if let Some(stranger) = map.values().find(|h| !children.contains(h)) {
+    if let Some(stranger) = map.values().find(|h| !children.contains(h.as_str())) {
         return Err(wrong(format!("{stranger} is named, but no child")));
     }
     Ok(map.into_iter().collect())
 }
 
-fn record(id: &str, objects: &BTreeMap<String, Vec<u8>>) -> Result<Record, FederatedError> {
+fn record(
+    id: &str,
+    objects: &BTreeMap<String, Vec<u8>>,
+    room: &mut Room,
+) -> Result<Record, FederatedError> {
     let (class, _, body) = split(id, objects)?;
-    let values = || -> Result<Vec<_>, FederatedError> {
+    let values = |room: &mut Room| -> Result<Vec<_>, FederatedError> {
+        room.take(PER_BYTE * body.len() as u64)?;
         let v = Values::decode(body).map_err(|e| wrong(e.to_string()))?;
         v.items
             .into_iter()
@@ -301,12 +337,12 @@ fn record(id: &str, objects: &BTreeMap<String, Vec<u8>>) -> Result<Record, Feder
             .collect()
     };
     match class {
-        "MetricRecord" => Ok(Record::Metrics(values()?)),
-        "ConfigRecord" => Ok(Record::Config(values()?)),
+        "MetricRecord" => Ok(Record::Metrics(values(room)?)),
+        "ConfigRecord" => Ok(Record::Config(values(room)?)),
         "ArrayRecord" => Ok(Record::Arrays(
-            refs(id, class, objects)?
+            refs(id, class, objects, room)?
                 .into_iter()
-                .map(|(name, id)| Ok((name, array(&id, objects)?)))
+                .map(|(name, id)| Ok((name, array(&id, objects, room)?)))
                 .collect::<Result<_, FederatedError>>()?,
         )),
         other => Err(wrong(format!("expected a record, found a {other}"))),
@@ -321,21 +357,53 @@ struct ArrayBody {
     arraychunk_ids: Vec<usize>,
 }
 
-fn array(id: &str, objects: &BTreeMap<String, Vec<u8>>) -> Result<Array, FederatedError> {
+fn array(
+    id: &str,
+    objects: &BTreeMap<String, Vec<u8>>,
+    room: &mut Room,
+) -> Result<Array, FederatedError> {
+    // Its own object too: it may be named by many records, and is read each time.
+    room.take(objects.get(id).map_or(0, Vec::len) as u64)?;
     let (children, body) = part(id, "Array", objects)?;
     let body: ArrayBody = serde_json::from_slice(body).map_err(|e| wrong(e.to_string()))?;
-    let mut data = Vec::new();
+    // Each chunk is looked at once, however often it is named, and all of them are counted before the first is copied.
+    let chunks = children
+        .iter()
+        .map(|c| Ok(part(c, "ArrayChunk", objects)?.1))
+        .collect::<Result<Vec<&[u8]>, FederatedError>>()?;
+    let mut size = 0u64;
+    let mut parts = Vec::with_capacity(body.arraychunk_ids.len());
     for i in body.arraychunk_ids {
-        let child = children
+        let chunk = *chunks
             .get(i)
-            .ok_or_else(|| wrong(format!("chunk {i} of {}", children.len())))?;
-        data.extend(part(child, "ArrayChunk", objects)?.1);
+            .ok_or_else(|| wrong(format!("chunk {i} of {}", chunks.len())))?;
+        size = size.saturating_add(chunk.len() as u64);
+        parts.push(chunk);
     }
+    room.take(size.saturating_add((body.shape.len() * 8 + std::mem::size_of::<Array>()) as u64))?;
+    let data = parts.concat();
     Ok(Array {
         dtype: body.dtype,
         shape: body.shape,
         stype: body.stype,
         data,
+    })
+}
+
+/// A malformed message as its sender's error; `None` when it does not even say what it answers.
+pub(super) fn malformed(
+    envelope: &Envelope,
+    id: &str,
+    problem: &FederatedError,
+) -> Option<Message> {
+    let mut metadata = envelope.metadata.clone()?;
+    metadata.message_id = id.to_owned();
+    Some(Message {
+        metadata,
+        body: Err(Error {
+            code: MALFORMED,
+            reason: problem.to_string(),
+        }),
     })
 }
 
@@ -370,6 +438,7 @@ pub fn hashes(tree: &ObjectTree) -> Result<Vec<String>, FederatedError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::MESSAGE;
     use super::super::proto::Scalar;
     use super::*;
     use proptest::prelude::*;
@@ -406,13 +475,13 @@ mod tests {
     #[test]
     fn messages_come_back_from_their_objects() {
         let m = message();
-        let d = m.deflate();
+        let d = m.deflate(MESSAGE).unwrap();
         // 12 MiB of zeros: two equal chunks of 5 MiB, one of 2, each sent once.
         let all = hashes(&d.tree).unwrap();
         assert_eq!(all.len(), d.objects.len());
         assert_eq!(all.len(), 1 + 1 + 3 + 2 + 3);
         assert_eq!(all.last(), Some(&d.tree.object_id));
-        let back = Message::inflate(&d.tree.object_id, &d.objects).unwrap();
+        let back = Message::inflate(&d.tree.object_id, &d.objects, MESSAGE).unwrap();
         let mut want = m.clone();
         want.metadata.message_id = d.tree.object_id.clone();
         assert_eq!(back, want);
@@ -423,22 +492,37 @@ mod tests {
             }),
             ..m
         };
-        let d = failed.deflate();
+        let d = failed.deflate(MESSAGE).unwrap();
         assert!(d.envelope.content.is_none() && d.objects.len() == 1);
-        let back = Message::inflate(&d.tree.object_id, &d.objects).unwrap();
+        let back = Message::inflate(&d.tree.object_id, &d.objects, MESSAGE).unwrap();
         assert_eq!(back.body, failed.body);
     }
 
     #[test]
+    fn a_malformed_answer_is_its_senders_error_and_says_what_it_answers() {
+        let problem = FederatedError::format("object", "it is cut off", "ask again");
+        let mut envelope = Envelope::default();
+        assert!(malformed(&envelope, "x", &problem).is_none());
+        envelope.metadata = Some(Metadata {
+            reply_to_message_id: "question".into(),
+            ..Metadata::default()
+        });
+        let m = malformed(&envelope, "x", &problem).unwrap();
+        assert_eq!(m.metadata.reply_to_message_id, "question");
+        let error = m.body.unwrap_err();
+        assert!(error.code == MALFORMED && error.reason.contains("cut off"));
+    }
+
+    #[test]
     fn changed_and_missing_objects_are_refused() {
-        let d = message().deflate();
+        let d = message().deflate(MESSAGE).unwrap();
         for id in d.objects.keys() {
             let mut fewer = d.objects.clone();
             fewer.remove(id);
-            assert!(Message::inflate(&d.tree.object_id, &fewer).is_err());
+            assert!(Message::inflate(&d.tree.object_id, &fewer, MESSAGE).is_err());
             let mut changed = d.objects.clone();
             *changed.get_mut(id).unwrap().last_mut().unwrap() ^= 1;
-            assert!(Message::inflate(&d.tree.object_id, &changed).is_err());
+            assert!(Message::inflate(&d.tree.object_id, &changed, MESSAGE).is_err());
         }
         let mut deep = d.tree.clone();
         for _ in 0..20 {
@@ -448,6 +532,81 @@ mod tests {
             };
         }
         assert!(hashes(&deep).is_err());
+    }
+
+    #[test]
+    fn what_is_too_large_to_send_is_refused_before_its_objects_are_made() {
+        let m = message();
+        let size = m.body.as_ref().unwrap().size();
+        // The arrays with their heads, and little more.
+        assert!(size > 12 << 20 && size < (12 << 20) + 1000, "{size}");
+        assert!(m.deflate(size).is_ok());
+        let e = m.deflate(size - 1).unwrap_err();
+        let said = e.to_string();
+        assert!(
+            matches!(e, FederatedError::TooLarge { bytes, limit, .. } if bytes == size && limit == size - 1)
+        );
+        assert!(
+            said.contains("message `train`") && said.contains("method.rank"),
+            "{said}"
+        );
+    }
+
+    /// An array that names its only chunk, of 1 KiB, `times` times, as objects; and under two names.
+    fn repeated(times: usize) -> (String, BTreeMap<String, Vec<u8>>) {
+        let mut b = Builder::default();
+        let chunk = b.object("ArrayChunk", Vec::new(), &[7; 1024]);
+        let body = serde_json::json!({
+            "dtype": "uint8", "shape": [1024 * times], "stype": "own", "arraychunk_ids": vec![0; times]
+        });
+        let array = b.object("Array", vec![chunk], body.to_string().as_bytes());
+        let refs = format!("{{\"a\": \"{0}\", \"b\": \"{0}\"}}", array.object_id);
+        let record = b.object("ArrayRecord", vec![array], refs.as_bytes());
+        let refs = format!("{{\"arrays\": \"{}\"}}", record.object_id);
+        let content = b.object("RecordDict", vec![record], refs.as_bytes());
+        let envelope = Envelope {
+            metadata: Some(Metadata::default()),
+            content: None,
+            error: None,
+        };
+        let tree = b.object("Message", vec![content], &envelope.encode_to_vec());
+        (tree.object_id, b.0)
+    }
+
+    #[test]
+    fn a_small_message_that_unfolds_to_gibibytes_is_refused_before_it_does() {
+        // 4 MiB of objects: two million times 1 KiB under each of two names, 4 GiB.
+        let (id, objects) = repeated(2 << 20);
+        assert!(objects.values().map(Vec::len).sum::<usize>() < 5 << 20);
+        let e = Message::inflate(&id, &objects, MESSAGE).unwrap_err();
+        let FederatedError::TooLarge { bytes, limit, .. } = e else {
+            panic!("{e}")
+        };
+        // Refused by the sum of the first array alone.
+        assert!(
+            limit == MESSAGE && bytes > MESSAGE && bytes < MESSAGE + (8 << 20),
+            "{bytes}"
+        );
+        let (id, objects) = repeated(64);
+        let m = Message::inflate(&id, &objects, 1 << 20).unwrap();
+        assert_eq!(m.body.unwrap().bytes("arrays", "own").unwrap(), [7; 65536]);
+        // One array fits, the second does not.
+        assert!(Message::inflate(&id, &objects, 100 << 10).is_err());
+    }
+
+    #[test]
+    fn a_record_of_many_small_entries_takes_room_for_what_they_become() {
+        let mut b = Builder::default();
+        // A hundred thousand empty entries of two bytes.
+        let body: Vec<u8> = [10, 0].repeat(100_000);
+        let id = b.object("MetricRecord", Vec::new(), &body).object_id;
+        let read = |limit| record(&id, &b.0, &mut Room::new(limit));
+        assert!(matches!(
+            read(1 << 20),
+            Err(FederatedError::TooLarge { .. })
+        ));
+        // With room enough it is found to be malformed.
+        assert!(matches!(read(MESSAGE), Err(FederatedError::Format { .. })));
     }
 
     proptest! {
@@ -464,10 +623,10 @@ mod tests {
             object.extend(&body);
             let id = hash(&object);
             objects.insert(id.clone(), object);
-            let _ = Message::inflate(&id, &objects);
-            let _ = record(&id, &objects);
-            let _ = array(&id, &objects);
-            let _ = refs(&id, "RecordDict", &objects);
+            let _ = Message::inflate(&id, &objects, 1 << 20);
+            let _ = record(&id, &objects, &mut Room::new(1 << 20));
+            let _ = array(&id, &objects, &mut Room::new(1 << 20));
+            let _ = refs(&id, "RecordDict", &objects, &mut Room::new(1 << 20));
         }
     }
 }

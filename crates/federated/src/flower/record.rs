@@ -174,6 +174,28 @@ fn npy_split(data: &[u8]) -> Result<(&str, &[u8]), FederatedError> {
 }
 
 impl Content {
+    /// Bytes of its arrays, numbers and names, near enough to what travels; nothing is copied to know it.
+    pub fn size(&self) -> u64 {
+        let values = |v: &[(String, Scalar)]| -> u64 {
+            v.iter()
+                .map(|(name, s)| (name.len() + s.encoded_len()) as u64)
+                .sum()
+        };
+        self.0
+            .iter()
+            .map(|(name, r)| {
+                let inside = match r {
+                    Record::Arrays(all) => all
+                        .iter()
+                        .map(|(name, a)| (name.len() + a.data.len()) as u64)
+                        .sum(),
+                    Record::Metrics(v) | Record::Config(v) => values(v),
+                };
+                name.len() as u64 + inside
+            })
+            .sum()
+    }
+
     /// The record of this name.
     pub fn get(&self, name: &str) -> Option<&Record> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, r)| r)

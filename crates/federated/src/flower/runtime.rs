@@ -6,10 +6,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::fleet::{fetch, run_of, stored, stranger};
 use super::heartbeat::beside;
 use super::http::{Address, Service};
-use super::object::Message;
+use super::limits::MESSAGE;
+use super::object::{MALFORMED, Message, malformed};
 use super::proto::{
-    AcquireTaskRequest, AcquireTaskResponse, ConfirmRequest, Context, Envelope, Error,
-    GetNodesResponse, HeartbeatResponse, Metadata, Node, NodeInfo, Nothing, PullAppMessagesRequest,
+    AcquireTaskRequest, AcquireTaskResponse, ConfirmRequest, Context, Error, GetNodesResponse,
+    HeartbeatResponse, Metadata, Node, NodeInfo, Nothing, PullAppMessagesRequest,
     PullAppMessagesResponse, PullObjectRequest, PullObjectResponse, PullTaskInputResponse,
     PushAppMessagesResponse, PushMessagesRequest, PushObjectRequest, PushTaskOutputRequest,
 };
@@ -22,8 +23,6 @@ const SUPERLINK: u64 = 1;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Pause between looking for nodes that have been started again.
 pub(crate) const RESTARTS: Duration = Duration::from_secs(2);
-/// Code of an answer that cannot be read, beside Flower's own.
-const MALFORMED: i64 = 1000;
 /// Pause between looking for answers.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -41,9 +40,34 @@ pub struct Runtime {
 pub struct Answer {
     /// The node.
     pub node: u64,
-    /// Records, or the node's error.
-    pub content: Result<Content, String>,
+    /// Records, or why there are none.
+    pub content: Result<Content, Problem>,
 }
+
+/// Why there is no content in an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// Flower's code, or that of an answer that cannot be read.
+    pub code: i64,
+    /// In words.
+    pub reason: String,
+}
+
+impl Problem {
+    /// Whether the SuperLink says this in place of a node that is away: the node has not answered, and may yet. Every other problem is the node's answer.
+    pub fn away(&self) -> bool {
+        AWAY.contains(&self.code)
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "code {}: {}", self.code, self.reason)
+    }
+}
+
+/// Flower's codes of a message, an answer and a node that are not available.
+const AWAY: [i64; 3] = [3, 4, 5];
 
 impl Runtime {
     /// Takes the next task of this kind (`flwr-serverapp` or `flwr-clientapp`) and its input; `None` when none is there within `wait`. `tell` is
@@ -146,12 +170,12 @@ impl Runtime {
     /// Sends messages.
     ///
     /// # Errors
-    /// [`FederatedError::Remote`], also when a message is refused.
+    /// [`FederatedError::Remote`], also when a message is refused; [`FederatedError::TooLarge`] for one above [`MESSAGE`], of which nothing is sent.
     pub fn push(&self, messages: &[Message]) -> Result<Vec<String>, FederatedError> {
         let mut request = PushMessagesRequest::default();
         let mut objects = BTreeMap::new();
         for m in messages {
-            let d = m.deflate();
+            let d = m.deflate(MESSAGE)?;
             request.messages.push(d.envelope);
             request.trees.push(d.tree);
             objects.extend(d.objects);
@@ -180,31 +204,44 @@ impl Runtime {
         Ok(answer.message_ids)
     }
 
-    /// Answers to these messages that have come.
+    /// Answers to these messages that have come, each of at most `most` bytes; without messages, what there is for this task. Of several answers to one
+    /// message the first is fetched only.
     ///
     /// # Errors
     /// [`FederatedError::Remote`].
-    pub fn pull(&self, ids: &[String]) -> Result<Vec<Message>, FederatedError> {
+    pub fn pull(&self, ids: &[String], most: u64) -> Result<Vec<Message>, FederatedError> {
         let request = PullAppMessagesRequest {
             message_ids: ids.to_vec(),
         };
         let answer: PullAppMessagesResponse = self.call("pull-messages", &request)?;
         let mut out = Vec::new();
+        let mut seen = BTreeSet::new();
         for (envelope, tree) in answer.messages.iter().zip(&answer.trees) {
-            let objects = fetch(tree, |object_id| {
+            let replies = envelope.metadata.as_ref().map(|m| &m.reply_to_message_id);
+            if !ids.is_empty() && replies.is_some_and(|id| !seen.insert(id.clone())) {
+                continue;
+            }
+            let objects = fetch(tree, most, |object_id, most| {
                 let request = PullObjectRequest {
                     node: self.me(),
                     run_id: run_of(envelope),
                     object_id: object_id.to_owned(),
                 };
-                self.call::<PullObjectResponse>("pull-object", &request)
+                let nothing = || Ok(Vec::new());
+                self.service.call_within::<PullObjectResponse>(
+                    "pull-object",
+                    &request,
+                    &nothing,
+                    most,
+                )
             });
-            match objects.and_then(|o| Message::inflate(&tree.object_id, &o)) {
+            match objects.and_then(|o| Message::inflate(&tree.object_id, &o, most)) {
                 Ok(message) => out.push(message),
                 // What a node made of its answer is that node's failure, not the run's.
                 Err(
-                    e
-                    @ (FederatedError::Format { .. } | FederatedError::Remote { status: 200, .. }),
+                    e @ (FederatedError::Format { .. }
+                    | FederatedError::TooLarge { .. }
+                    | FederatedError::Remote { status: 200, .. }),
                 ) => out.extend(malformed(envelope, &tree.object_id, &e)),
                 Err(e) => return Err(e),
             }
@@ -252,29 +289,54 @@ impl Runtime {
         })
     }
 
-    /// Answers that have come to `open` questions (their numbers and nodes), each with its question's number. A malformed answer counts as the
-    /// node's error.
+    /// Answers that have come to `open` questions (their numbers and nodes), each with its question's number and of at most `most` bytes. One that is
+    /// malformed or larger counts as the node's error.
     ///
     /// # Errors
     /// [`FederatedError::Remote`].
     pub fn answers(
         &self,
         open: &BTreeMap<String, u64>,
+        most: u64,
     ) -> Result<Vec<(String, Answer)>, FederatedError> {
         let ids: Vec<String> = open.keys().cloned().collect();
         let mut out = Vec::new();
-        for m in self.pull(&ids)? {
+        let messages = match self.pull(&ids, most) {
+            // One of them names more objects than a list may have: it must not keep the others back.
+            Err(FederatedError::TooLarge { .. }) => {
+                let mut messages = Vec::new();
+                for (id, &node) in open {
+                    match self.pull(std::slice::from_ref(id), most) {
+                        Ok(more) => messages.extend(more),
+                        Err(e @ FederatedError::TooLarge { .. }) => {
+                            let content = Err(Problem {
+                                code: MALFORMED,
+                                reason: e.to_string(),
+                            });
+                            out.push((id.clone(), Answer { node, content }));
+                        }
+                        Err(e) => return Err(e),
+                    }
+                }
+                messages
+            }
+            other => other?,
+        };
+        for m in messages {
             let id = m.metadata.reply_to_message_id;
             if let Some(&node) = open.get(&id) {
-                let content = m.body.map_err(|e| format!("code {}: {}", e.code, e.reason));
+                let content = m.body.map_err(|e| Problem {
+                    code: e.code,
+                    reason: e.reason,
+                });
                 out.push((id, Answer { node, content }));
             }
         }
         Ok(out)
     }
 
-    /// Sends each node its content and collects the answers, until all have come or `deadline` is over. A malformed answer counts as the node's
-    /// error. `tell` is called while waiting and may stop it; then what has come is returned.
+    /// Sends each node its content and collects the answers, of at most `most` bytes each, until all have come or `deadline` is over. One that is
+    /// malformed or larger counts as the node's error. `tell` is called while waiting and may stop it; then what has come is returned.
     ///
     /// # Errors
     /// [`FederatedError::Remote`].
@@ -284,6 +346,7 @@ impl Runtime {
         group: &str,
         contents: Vec<(u64, Content)>,
         deadline: Duration,
+        most: u64,
         tell: &dyn Fn() -> bool,
     ) -> Result<Vec<Answer>, FederatedError> {
         let mut seen = BTreeMap::new();
@@ -297,7 +360,7 @@ impl Runtime {
         let (began, mut looked) = (Instant::now(), Instant::now());
         let mut out = Vec::new();
         while !open.is_empty() && began.elapsed() < deadline && tell() {
-            for (id, answer) in self.answers(&open)? {
+            for (id, answer) in self.answers(&open, most)? {
                 if open.remove(&id).is_some() {
                     out.push(answer);
                 }
@@ -358,19 +421,6 @@ fn connected_again(seen: &mut BTreeMap<u64, String>, now: Vec<NodeInfo>) -> BTre
         .collect()
 }
 
-/// A malformed message as its sender's error; `None` when it does not even say what it answers.
-fn malformed(envelope: &Envelope, id: &str, problem: &FederatedError) -> Option<Message> {
-    let mut metadata = envelope.metadata.clone()?;
-    metadata.message_id = id.to_owned();
-    Some(Message {
-        metadata,
-        body: Err(Error {
-            code: MALFORMED,
-            reason: problem.to_string(),
-        }),
-    })
-}
-
 /// Seconds since 1970.
 pub fn unix_time() -> f64 {
     SystemTime::now()
@@ -403,21 +453,6 @@ pub fn reply(to: &Message, node: u64, body: Result<Content, Error>) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_malformed_answer_is_its_senders_error_and_says_what_it_answers() {
-        let problem = FederatedError::format("object", "it is cut off", "ask again");
-        let mut envelope = Envelope::default();
-        assert!(malformed(&envelope, "x", &problem).is_none());
-        envelope.metadata = Some(Metadata {
-            reply_to_message_id: "question".into(),
-            ..Metadata::default()
-        });
-        let m = malformed(&envelope, "x", &problem).unwrap();
-        assert_eq!(m.metadata.reply_to_message_id, "question");
-        let error = m.body.unwrap_err();
-        assert!(error.code == MALFORMED && error.reason.contains("cut off"));
-    }
 
     #[test]
     fn a_node_that_connects_again_is_noticed_once() {

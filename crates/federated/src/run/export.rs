@@ -36,21 +36,7 @@ pub(super) fn servable(mut network: Network) -> (Network, bool) {
     if exact.make_masters(0).is_ok() {
         return (exact, false);
     }
-    let linear: Vec<(usize, usize)> = network
-        .parameters()
-        .enumerate()
-        .filter_map(|(i, p)| match p.role {
-            Role::Linear { parts } => Some((i, parts)),
-            _ => None,
-        })
-        .collect();
-    for (index, parts) in linear {
-        let values = network.values_mut(index);
-        let n = values.len() / parts.max(1);
-        for matrix in values.chunks_mut(n.max(1)) {
-            nearest_ternary(matrix);
-        }
-    }
+    network.ternary_matrices_mut().for_each(nearest_ternary);
     match network.make_masters(0) {
         Ok(()) => (network, true),
         // A matrix without zeros has no such masters: ternarised as training would.

@@ -22,7 +22,6 @@ mod own;
 mod party;
 mod private;
 mod remote;
-mod remote_buffer;
 mod round;
 mod secure;
 mod signer;
@@ -236,6 +235,7 @@ impl Run {
         config.check()?;
         config.method.check(clients)?;
         let tuner = Tuner::new(base.network, &config.method, config.seed)?;
+        party::check_messages(&config, &tuner, crate::flower::limits::MESSAGE)?;
         let fingerprint = fingerprint(&config, &tuner, &[], &BTreeSet::new())?;
         let nobody = ClientData::default();
         let present: Vec<(usize, &ClientData)> = (0..clients).map(|k| (k, &nobody)).collect();
@@ -584,8 +584,6 @@ mod composition_tests;
 mod fixture;
 #[cfg(test)]
 mod method_tests;
-#[cfg(test)]
-mod remote_tests;
 #[cfg(test)]
 mod stage_tests;
 #[cfg(test)]

@@ -22,6 +22,7 @@ use super::signer::seal_as;
 use super::{BaseModel, client_data, fingerprint, perplexity, session_of};
 use crate::config::RunConfig;
 use crate::data::{ClientData, Window};
+use crate::flower::limits::{self, MESSAGE};
 use crate::flower::proto::Scalar;
 use crate::flower::record::{Array, Content, Record, from_tensors, to_tensors};
 use crate::lora::{Combine, Global};
@@ -79,6 +80,7 @@ impl Party {
         config.check()?;
         check_remote(&config)?;
         let tuner = Tuner::new(base.network, &config.method, config.seed)?;
+        check_messages(&config, &tuner, MESSAGE)?;
         let data = client_data(&config, &tuner, &base.tokenizer, text, client)?;
         let agreement = fingerprint(&config, &tuner, &[], &Default::default())?;
         let file = config.out.join(format!("node-{client}.safetensors"));
@@ -477,6 +479,23 @@ pub(super) fn check_remote(config: &RunConfig) -> Result<(), FederatedError> {
         ));
     }
     Ok(())
+}
+
+/// Whether the messages of a round are of at most `limit` bytes, before any of them or what they hold is made.
+pub(super) fn check_messages(
+    config: &RunConfig,
+    tuner: &Tuner,
+    limit: u64,
+) -> Result<(), FederatedError> {
+    let rank = config.method.ranks.iter().copied().max();
+    let values = tuner.count(rank.unwrap_or(0).max(config.method.rank));
+    let control = if config.train.scaffold { 2 } else { 1 };
+    limits::check(
+        &format!("what is trained ({values} values)"),
+        4 * values * control,
+        limit,
+        "between machines train less: method.kind = \"lora\" or \"ffa-lora\", a lower method.rank or fewer method.targets; `tacit federate run` knows no such limit",
+    )
 }
 
 /// Numbers of the clients of a round, in a message.

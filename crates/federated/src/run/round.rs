@@ -151,6 +151,7 @@ impl Run {
             relative_aggregation_error: a.relative_error,
             epsilon: a.epsilon,
             late: Vec::new(),
+            failed: Vec::new(),
             staleness: Vec::new(),
             clock: None,
             hash: self.state.hash(),

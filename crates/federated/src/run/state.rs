@@ -39,6 +39,9 @@ pub struct RoundRecord {
     /// Drawn clients whose update came too late and was left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub late: Vec<usize>,
+    /// Drawn clients that answered with what could not be used, and were left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<usize>,
     /// With a buffer, the steps that the coordinator took while each update was made, in the order of `clients`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staleness: Vec<usize>,
@@ -252,6 +255,7 @@ mod tests {
                 relative_aggregation_error: None,
                 epsilon: None,
                 late: vec![7],
+                failed: vec![2],
                 staleness: vec![0, 3],
                 clock: Some(1.5),
                 hash: "x".into(),

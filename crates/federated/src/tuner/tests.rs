@@ -1,20 +1,11 @@
 //! Gradients, layouts and refusals of adapters.
 
 use super::*;
+use crate::fixture;
 use crate::random::normal;
-use tacit_bitnet::train::TrainConfig;
 
 fn base(unquantised: bool) -> Network {
-    let mut n = Network::new(&TrainConfig {
-        hidden: 16,
-        layers: 1,
-        heads: 2,
-        ffn: 24,
-        vocab: 300,
-        context: 6,
-        unquantised,
-        ..TrainConfig::default()
-    });
+    let mut n = fixture::network(16, 6, unquantised);
     for i in 0..6 {
         n.values_mut(i).iter_mut().for_each(|x| *x *= 10.0);
     }
@@ -44,9 +35,7 @@ fn adapter_gradients_agree_with_difference_quotients() {
         let method = Method {
             kind,
             rank: 3,
-            targets: ["qkv", "o", "gate_up", "down", "embedding"]
-                .map(String::from)
-                .to_vec(),
+            targets: fixture::everywhere(),
             scales: !matches!(kind, Kind::FedKSeed | Kind::Prompt),
             seeds: 5,
             prompt: 2,

@@ -9,6 +9,9 @@
 //! A partition is kept as a folder: `partition.json` and one `client-NN.jsonl` a client, a JSON object `{"package", "text"}` a line. Nothing of
 //! it belongs into a repository: the text is other people's.
 
+mod code;
+mod folder;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -17,8 +20,9 @@ use tacit_bitnet::train::{Corpus, Document, family};
 
 use crate::grammar::pick;
 use crate::random::{dirichlet, stream};
-use crate::tensors::write_atomically;
 use crate::{FederatedError, grammar};
+use code::code;
+pub use folder::{read, write};
 
 /// What of the files is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -303,185 +307,6 @@ pub fn generated(
                 .collect(),
         })
         .collect()
-}
-
-/// Rust code of the files below `root`, one document per item-sized piece: lines without comments, pieces divided at empty lines.
-fn code(root: &Path, exclude: &[String]) -> Result<Vec<Document>, FederatedError> {
-    let mut files = Vec::new();
-    rust_files(root, None, exclude, &mut files)?;
-    let mut out = Vec::new();
-    for (package, path) in files {
-        let Ok(bytes) = std::fs::read(&path) else {
-            continue;
-        };
-        let text = String::from_utf8_lossy(&bytes);
-        let mut piece = String::new();
-        for line in text.lines().chain([""]) {
-            let trimmed = line.trim_start();
-            if trimmed.starts_with("//") {
-                continue;
-            }
-            if trimmed.is_empty() {
-                let letters = piece.chars().filter(char::is_ascii_alphabetic).count();
-                if piece.len() >= 80 && letters * 2 >= piece.len() {
-                    out.push(Document {
-                        package: package.clone(),
-                        text: std::mem::take(&mut piece),
-                    });
-                }
-                piece.clear();
-                continue;
-            }
-            if !piece.is_empty() {
-                piece.push('\n');
-            }
-            piece.push_str(line.trim_end());
-        }
-    }
-    Ok(out)
-}
-
-fn rust_files(
-    folder: &Path,
-    package: Option<&str>,
-    exclude: &[String],
-    out: &mut Vec<(String, PathBuf)>,
-) -> Result<(), FederatedError> {
-    let mut entries: Vec<_> = std::fs::read_dir(folder)
-        .and_then(|d| d.collect::<Result<Vec<_>, _>>())
-        .map_err(|e| FederatedError::io(folder, e))?;
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    for entry in entries {
-        let path = entry.path();
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let shown = path.to_string_lossy().into_owned();
-        if exclude.iter().any(|x| shown.contains(x.as_str())) || name.starts_with('.') {
-            continue;
-        }
-        let Ok(kind) = entry.file_type() else {
-            continue;
-        };
-        if kind.is_dir() {
-            let own = if package.is_none() && path.join("Cargo.toml").is_file() {
-                Some(name.as_str())
-            } else {
-                package
-            };
-            rust_files(&path, own, exclude, out)?;
-        } else if kind.is_file()
-            && name.ends_with(".rs")
-            && entry.metadata().is_ok_and(|m| m.len() < 1 << 20)
-        {
-            out.push((package.unwrap_or("files").to_owned(), path));
-        }
-    }
-    Ok(())
-}
-
-#[derive(Serialize, Deserialize)]
-struct Manifest {
-    format: u32,
-    clients: Vec<ManifestClient>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct ManifestClient {
-    name: String,
-    file: String,
-    documents: usize,
-    bytes: usize,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Line {
-    package: String,
-    text: String,
-}
-
-/// Writes a partition into `folder`.
-///
-/// # Errors
-/// [`FederatedError::Io`] when it cannot be written.
-pub fn write(folder: &Path, clients: &[ClientText]) -> Result<(), FederatedError> {
-    std::fs::create_dir_all(folder).map_err(|e| FederatedError::io(folder, e))?;
-    let json =
-        |e: serde_json::Error| FederatedError::format("partition", e.to_string(), "report this");
-    let mut manifest = Manifest {
-        format: 1,
-        clients: Vec::new(),
-    };
-    for (i, c) in clients.iter().enumerate() {
-        let file = format!("client-{i:02}.jsonl");
-        let mut text = String::new();
-        for d in &c.documents {
-            let line = Line {
-                package: d.package.clone(),
-                text: d.text.clone(),
-            };
-            text += &serde_json::to_string(&line).map_err(json)?;
-            text.push('\n');
-        }
-        write_atomically(&folder.join(&file), text.as_bytes())?;
-        manifest.clients.push(ManifestClient {
-            name: c.name.clone(),
-            file,
-            documents: c.documents.len(),
-            bytes: c.bytes(),
-        });
-    }
-    let text = serde_json::to_string_pretty(&manifest).map_err(json)?;
-    write_atomically(&folder.join("partition.json"), text.as_bytes())
-}
-
-/// Reads a partition that [`write()`] wrote.
-///
-/// # Errors
-/// [`FederatedError::Io`] and [`FederatedError::Format`].
-pub fn read(folder: &Path) -> Result<Vec<ClientText>, FederatedError> {
-    let path = folder.join("partition.json");
-    let bad = |path: &Path, problem: String| {
-        FederatedError::format(
-            path.display().to_string(),
-            problem,
-            "make the partition again with `tacit federate partition`",
-        )
-    };
-    let text = std::fs::read_to_string(&path).map_err(|e| FederatedError::io(&path, e))?;
-    let manifest: Manifest = serde_json::from_str(&text).map_err(|e| bad(&path, e.to_string()))?;
-    if manifest.format != 1 {
-        return Err(bad(
-            &path,
-            format!("is of format {}, expected 1", manifest.format),
-        ));
-    }
-    let mut clients = Vec::new();
-    for c in manifest.clients {
-        if c.file.contains(['/', '\\']) || c.file.starts_with('.') {
-            return Err(bad(
-                &path,
-                format!("names a file outside the folder: {:?}", c.file),
-            ));
-        }
-        let file = folder.join(&c.file);
-        let text = std::fs::read_to_string(&file).map_err(|e| FederatedError::io(&file, e))?;
-        let documents = text
-            .lines()
-            .enumerate()
-            .map(|(n, l)| {
-                serde_json::from_str::<Line>(l)
-                    .map(|l| Document {
-                        package: l.package,
-                        text: l.text,
-                    })
-                    .map_err(|e| bad(&file, format!("line {}: {e}", n + 1)))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        clients.push(ClientText {
-            name: c.name,
-            documents,
-        });
-    }
-    Ok(clients)
 }
 
 #[cfg(test)]

@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::client::Contribution;
-use super::remote::{Members, RemoteEvent, RemoteOptions, Tell};
-use super::remote::{evaluated, failed, members, read_from, shared};
-use super::{RoundRecord, Run};
+use super::{Members, RemoteEvent, RemoteOptions, Tell};
+use super::{evaluated, failed, members, read_from, room, shared};
 use crate::flower::proto::Scalar;
 use crate::flower::runtime::{Answer, RESTARTS, Runtime};
 use crate::lora::start_of;
 use crate::random::{below, stream};
+use crate::run::client::Contribution;
+use crate::run::{RoundRecord, Run};
 use crate::{FederatedError, NamedTensors};
 
 /// Pause between looking for answers.
@@ -123,7 +123,7 @@ impl Office {
             return;
         };
         let client = work.client;
-        let update = answer.content.and_then(|c| {
+        let update = answer.content.map_err(|e| e.to_string()).and_then(|c| {
             read_from(run, work.start, work.turn, client, &c).map_err(|e| e.to_string())
         });
         match update {
@@ -132,7 +132,7 @@ impl Office {
                 self.buffer.push((c, work.version));
             }
             Err(problem) => {
-                failed(tell, answer.node, problem);
+                failed(tell, answer.node, Some(client), problem);
                 self.resting.insert(client);
             }
         }
@@ -154,7 +154,7 @@ impl Office {
         self.at_work.retain(|_, w| {
             let waiting = w.since.elapsed() < after;
             if !waiting {
-                failed(tell, w.node, "it has not answered in time");
+                failed(tell, w.node, Some(w.client), "it has not answered in time");
                 resting.insert(w.client);
             }
             waiting
@@ -174,7 +174,8 @@ pub(super) fn steps(
     tell: Tell<'_>,
 ) -> Result<bool, FederatedError> {
     let all: Vec<usize> = (0..run.clients.len()).collect();
-    let Some(members) = members(run, link, &all, options, tell)? else {
+    let known = &mut BTreeMap::new();
+    let Some(members) = members(run, link, &all, known, options, tell)? else {
         return Ok(false);
     };
     if members.stock {
@@ -195,7 +196,7 @@ pub(super) fn steps(
             .iter()
             .map(|(id, w)| (id.clone(), w.node))
             .collect();
-        for (id, answer) in link.answers(&open)? {
+        for (id, answer) in link.answers(&open, room(run, 0))? {
             office.take(run, &id, answer, tell);
             if office.buffer.len() < size {
                 continue;

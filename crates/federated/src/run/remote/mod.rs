@@ -1,0 +1,564 @@
+//! A coordinator whose clients are nodes of a Flower federation.
+//!
+//! A round asks every drawn client for its contribution and waits for all of them; a node that died is asked again when it is back, and answers with the
+//! same bytes. A client whose answer is none (malformed, too large, signed by another, or an error of its own) *has* answered: it is named and left out, and
+//! the round ends when all others have answered. In a secure sum a node that is lost in the middle, or talks nonsense, counts as dropped, as the protocol
+//! allows; where too few are left, or noise would be missing, the round is begun again with a new session, without those that talked nonsense. A round
+//! that comes to nothing a few times although everybody has answered ends the run with their names.
+
+mod buffer;
+mod members;
+mod sum;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use members::{FEW, Members, members};
+
+use super::client::Contribution;
+use super::party::{UPDATE, check_remote, roster};
+use super::round::Aggregate;
+use super::signer::open_from;
+use super::{BaseModel, RoundRecord, Run};
+use crate::compress::decode;
+use crate::config::RunConfig;
+use crate::flower::http::Address;
+use crate::flower::limits::MESSAGE;
+use crate::flower::proto::Scalar;
+use crate::flower::record::{Content, Record, from_tensors, to_tensors};
+use crate::flower::runtime::{Answer, Runtime};
+use crate::lora::{Combine, start_of};
+use crate::{FederatedError, NamedTensors};
+
+/// How often a round is begun that all answer and that still has too few contributions.
+const ATTEMPTS: usize = 3;
+/// Largest value of an update that is taken for one: products and squares of such values stay finite.
+const MOST_VALUE: f32 = 1e9;
+/// Largest loss that a client is believed, in nats per token; a model that knows nothing has the logarithm of its vocabulary.
+const MOST_LOSS: f64 = 100.0;
+
+/// How a coordinator works.
+#[derive(Clone, Debug)]
+pub struct RemoteOptions {
+    /// The SuperLink.
+    pub address: Address,
+    /// Longest wait for the answers of a step; nodes that have not answered are asked again, in a secure sum they count as lost.
+    pub deadline: Duration,
+    /// Longest wait for a run to be submitted, and for nodes to come.
+    pub wait: Duration,
+    /// Go on from the checkpoint.
+    pub resume: bool,
+    /// Pause before a round is begun again.
+    pub pause: Duration,
+}
+
+/// What happens, told while it happens.
+#[derive(Clone, Debug)]
+pub enum RemoteEvent<'a> {
+    /// Clients that are there, of those that the run needs.
+    Present {
+        /// There.
+        clients: usize,
+        /// Needed.
+        of: usize,
+    },
+    /// A client could not do what it was asked.
+    Failed {
+        /// Its node.
+        node: u64,
+        /// The client that it holds, where that is known.
+        client: Option<usize>,
+        /// What it said, or what is wrong with what it sent.
+        problem: String,
+    },
+    /// These clients have not answered in time; the round goes on without them.
+    Late(&'a [usize]),
+    /// A round is over and kept.
+    Round(&'a RoundRecord),
+    /// Waiting.
+    Waiting,
+}
+
+/// Tells what a node could not do; the node's failure is not the run's.
+fn failed(tell: Tell<'_>, node: u64, client: Option<usize>, problem: impl ToString) {
+    let problem = problem.to_string();
+    let _ = tell(RemoteEvent::Failed {
+        node,
+        client,
+        problem,
+    });
+}
+
+/// Nodes, and what they answer.
+trait Link {
+    /// Numbers of the nodes that are there, ascending.
+    fn nodes(&self) -> Result<Vec<u64>, FederatedError>;
+
+    /// As [`Runtime::ask`].
+    fn ask(
+        &self,
+        kind: &str,
+        group: &str,
+        contents: Vec<(u64, Content)>,
+        deadline: Duration,
+        most: u64,
+        tell: &dyn Fn() -> bool,
+    ) -> Result<Vec<Answer>, FederatedError>;
+}
+
+impl Link for Runtime {
+    fn nodes(&self) -> Result<Vec<u64>, FederatedError> {
+        Ok(Runtime::nodes(self)?.iter().map(|n| n.node_id).collect())
+    }
+
+    fn ask(
+        &self,
+        kind: &str,
+        group: &str,
+        contents: Vec<(u64, Content)>,
+        deadline: Duration,
+        most: u64,
+        tell: &dyn Fn() -> bool,
+    ) -> Result<Vec<Answer>, FederatedError> {
+        Runtime::ask(self, kind, group, contents, deadline, most, tell)
+    }
+}
+
+type Tell<'t> = &'t dyn Fn(RemoteEvent<'_>) -> ControlFlow<()>;
+
+/// Runs the rounds of `config` with the nodes of a federation. Returns the run, and whether it came to its end.
+///
+/// # Errors
+/// [`FederatedError::Remote`], and whatever goes wrong in aggregation or writing.
+pub fn coordinate(
+    config: RunConfig,
+    base: BaseModel,
+    clients: usize,
+    options: &RemoteOptions,
+    tell: Tell<'_>,
+) -> Result<(Run, bool), FederatedError> {
+    check_remote(&config)?;
+    let options = &RemoteOptions {
+        deadline: within(&config).unwrap_or(options.deadline),
+        ..options.clone()
+    };
+    let mut run = Run::coordinator(config, base, clients, options.resume)?;
+    std::fs::create_dir_all(&run.config.out).map_err(|e| FederatedError::io(&run.config.out, e))?;
+    let go_on = || tell(RemoteEvent::Waiting).is_continue();
+    let Some(link) = Runtime::acquire(&options.address, "flwr-serverapp", options.wait, &go_on)?
+    else {
+        return Ok((run, false));
+    };
+    let done = link.alive(|| match run.config.clock.map(|c| c.buffer) {
+        Some(size) if size > 0 => buffer::steps(&mut run, &link, size, options, tell),
+        _ => rounds(&mut run, &link, options, tell),
+    });
+    match &done {
+        Ok(true) => link.finish(Ok(()), None)?,
+        Ok(false) => link.finish(Err("stopped"), None)?,
+        // What went wrong counts, not whether the SuperLink could still be told.
+        Err(e) => drop(link.finish(Err(&e.to_string()), None)),
+    }
+    done.map(|done| (run, done))
+}
+
+/// How long a round may take, where the configuration says so: then it goes on without those that are late.
+fn within(config: &RunConfig) -> Option<Duration> {
+    let seconds = config.clock.map(|c| c.deadline).filter(|s| *s > 0.0)?;
+    Some(Duration::from_secs_f64(seconds.min(1e6)))
+}
+
+fn rounds(
+    run: &mut Run,
+    link: &dyn Link,
+    options: &RemoteOptions,
+    tell: Tell<'_>,
+) -> Result<bool, FederatedError> {
+    let mut known = BTreeMap::new();
+    while run.state.records.len() < run.config.rounds {
+        let Some(record) = round(run, link, &mut known, options, tell)? else {
+            return Ok(false);
+        };
+        run.state.records.push(record);
+        run.state.save(&run.checkpoint(), &run.fingerprint)?;
+        if let Some(r) = run.state.records.last()
+            && tell(RemoteEvent::Round(r)).is_break()
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The mark of our own messages: what both sides must agree on.
+fn ours(run: &Run) -> (String, Scalar) {
+    ("tacit".to_owned(), Scalar::Text(run.fingerprint.clone()))
+}
+
+/// The shared state as message content, without the mark for Flower's own nodes.
+fn shared(run: &Run, round: usize, mark: bool, more: Vec<(String, Scalar)>) -> Content {
+    let g = &run.state.global;
+    let mut config = vec![("server-round".to_owned(), Scalar::Sint(round as i64 + 1))];
+    if mark {
+        config.push(ours(run));
+    }
+    config.extend(more);
+    let mut records = vec![
+        ("arrays".to_owned(), from_tensors(&g.adapter)),
+        ("config".to_owned(), Record::Config(config)),
+    ];
+    if run.config.train.scaffold {
+        records.push(("control".to_owned(), from_tensors(&run.state.control)));
+    }
+    if !g.residual.is_empty() {
+        records.push(("residual".to_owned(), from_tensors(&g.residual)));
+    }
+    Content(records)
+}
+
+/// Most bytes that an answer to `train` or `train.sum` may have: what the largest of them has, twice over. An update takes at most nine bytes a value
+/// (its position and itself; eight from a node of Flower's that computes in double precision), a control variate four more, and beside them go names,
+/// heads, signatures and the shares for every other client.
+fn room(run: &Run, values: usize) -> u64 {
+    let m = &run.config.method;
+    let most = (m.ranks.iter().chain([&m.rank])).map(|&r| run.tuner.count(r));
+    let values = most.fold(values as u64, u64::max);
+    let clients = run.clients.len() as u64;
+    (32 * values + (4 << 10) * clients + FEW).min(MESSAGE)
+}
+
+fn round(
+    run: &mut Run,
+    link: &dyn Link,
+    known: &mut BTreeMap<u64, usize>,
+    options: &RemoteOptions,
+    tell: Tell<'_>,
+) -> Result<Option<RoundRecord>, FederatedError> {
+    let began = Instant::now();
+    let round = run.state.records.len();
+    let drawn = run.drawn(round);
+    // Those that talked nonsense in an attempt that came to nothing.
+    let mut out: BTreeSet<usize> = BTreeSet::new();
+    let mut attempts = 0;
+    loop {
+        let asked: Vec<usize> = drawn.iter().copied().filter(|k| !out.contains(k)).collect();
+        let Some(members) = members(run, link, &asked, known, options, tell)? else {
+            return Ok(None);
+        };
+        let c = &run.config;
+        if members.stock
+            && (c.hides_updates()
+                || c.signed()
+                || c.train.scaffold
+                || c.combine != Combine::Average)
+        {
+            return Err(FederatedError::setting(
+                "nodes",
+                "nodes of this software, for this configuration",
+                "Flower's own",
+                "hidden sums, signed payloads, SCAFFOLD and rules beside `average` need `tacit federate node`",
+            ));
+        }
+        let got = if run.config.hides_updates() {
+            sum::hidden(run, link, round, &asked, &members, options, tell)?
+        } else {
+            visible(run, link, round, &asked, &members, options, tell)?
+        };
+        let (contributions, aggregate, useless) = match got {
+            Got::Stopped => return Ok(None),
+            Got::Again { answered, useless } => {
+                attempts += usize::from(answered);
+                if attempts == ATTEMPTS {
+                    return Err(nothing(run, round, &asked, &useless));
+                }
+                // With noise all that were drawn are needed; else the next attempt does without them, if enough are left.
+                let left = asked.len() - useless.len();
+                if run.config.noise().is_none() && left >= run.config.least(drawn.len()) {
+                    out.extend(useless);
+                }
+                std::thread::sleep(options.pause);
+                continue;
+            }
+            Got::All {
+                contributions,
+                aggregate,
+                useless,
+            } => (contributions, aggregate, useless),
+        };
+        out.extend(useless);
+        let missing = |k: &usize| contributions.iter().all(|c| c.client != *k);
+        let (failed, late): (Vec<usize>, Vec<usize>) = (drawn.iter().copied())
+            .filter(missing)
+            .partition(|k| out.contains(k));
+        if !late.is_empty() && tell(RemoteEvent::Late(&late)).is_break() {
+            return Ok(None);
+        }
+        let measure = |run: &Run| evaluated(run, link, round, &members, options, tell);
+        let mut record = run.finish_round(round, &contributions, aggregate, began, &measure)?;
+        record.late = late;
+        record.failed = failed;
+        return Ok(Some(record));
+    }
+}
+
+/// All have answered, again and again, and it does not make a round.
+fn nothing(run: &Run, round: usize, asked: &[usize], useless: &BTreeSet<usize>) -> FederatedError {
+    let useless: Vec<usize> = useless.iter().copied().collect();
+    let needed = match run.config.noise() {
+        Some(_) => "all of them, for the noise of each is needed".to_owned(),
+        None => format!("at least {}", run.config.least(asked.len())),
+    };
+    FederatedError::format(
+        format!("round {}", round + 1),
+        format!(
+            "of the clients {asked:?} answers were expected from {needed}; all have answered {ATTEMPTS} times, and what {useless:?} sent is of no use"
+        ),
+        "the warnings before say why: mend these nodes or take the clients out of the configuration, then go on with --resume",
+    )
+}
+
+enum Got {
+    Stopped,
+    /// Too few contributions: whether everybody has answered, and whose answers are none.
+    Again {
+        answered: bool,
+        useless: BTreeSet<usize>,
+    },
+    All {
+        contributions: Vec<Contribution>,
+        aggregate: Aggregate,
+        useless: BTreeSet<usize>,
+    },
+}
+
+impl Got {
+    fn again(answered: bool, useless: BTreeSet<usize>) -> Self {
+        Self::Again { answered, useless }
+    }
+}
+
+/// What clients said.
+struct Replies {
+    /// Answers that have content, ascending by client.
+    good: Vec<(usize, Content)>,
+    /// Clients whose answer has none.
+    failed: BTreeSet<usize>,
+}
+
+/// Asks clients; those that fail are told of.
+#[allow(clippy::too_many_arguments)]
+fn ask(
+    link: &dyn Link,
+    kind: &str,
+    round: usize,
+    contents: Vec<(usize, Content)>,
+    members: &Members,
+    options: &RemoteOptions,
+    most: u64,
+    tell: Tell<'_>,
+) -> Result<Replies, FederatedError> {
+    let client_of: BTreeMap<u64, usize> = members.nodes.iter().map(|(&k, &n)| (n, k)).collect();
+    let contents = contents
+        .into_iter()
+        .filter_map(|(k, c)| Some((*members.nodes.get(&k)?, c)))
+        .collect();
+    let go_on = || tell(RemoteEvent::Waiting).is_continue();
+    let group = format!("{}", round + 1);
+    let answers = link.ask(kind, &group, contents, options.deadline, most, &go_on)?;
+    let mut replies = Replies {
+        good: Vec::new(),
+        failed: BTreeSet::new(),
+    };
+    for Answer { node, content } in answers {
+        let client = client_of[&node];
+        match content {
+            Ok(c) => replies.good.push((client, c)),
+            Err(problem) => {
+                failed(tell, node, Some(client), &problem);
+                if !problem.away() {
+                    replies.failed.insert(client);
+                }
+            }
+        }
+    }
+    replies.good.sort_by_key(|o| o.0);
+    Ok(replies)
+}
+
+/// A positive number of examples, small enough that sums of products with it stay finite.
+fn weight(content: &Content) -> Option<f64> {
+    content
+        .number("num-examples")
+        .filter(|w| *w > 0.0 && *w <= 1e15)
+}
+
+/// The training loss that a client reports; 0 for one that cannot be believed, since nothing depends on it.
+fn train_loss(content: &Content) -> f64 {
+    let said = content.number("train-loss");
+    said.filter(|l| believable(*l)).unwrap_or(0.0)
+}
+
+/// Refuses values that no training makes and that would not stay finite when they are multiplied.
+fn check_size(tensors: &NamedTensors, what: &str) -> Result<(), FederatedError> {
+    let largest = (tensors.iter())
+        .flat_map(|t| &t.values)
+        .fold(0f32, |m, x| if x.abs() <= m { m } else { x.abs() });
+    if largest <= MOST_VALUE {
+        return Ok(());
+    }
+    Err(FederatedError::format(
+        what,
+        format!("it has a value of magnitude {largest:e}, at most {MOST_VALUE:e} is taken for one"),
+        "its sender is left out",
+    ))
+}
+
+/// A contribution whose update is seen.
+fn read(
+    run: &Run,
+    round: usize,
+    client: usize,
+    content: &Content,
+) -> Result<Contribution, FederatedError> {
+    let c = &run.config;
+    let rank = c.method.rank_of(client);
+    let start = start_of(&run.tuner, c.combine, &run.state.global, rank, round as u64)?;
+    read_from(run, start, round, client, content)
+}
+
+/// The same for a client that began at `start`, in its turn number `turn`.
+fn read_from(
+    run: &Run,
+    start: NamedTensors,
+    turn: usize,
+    client: usize,
+    content: &Content,
+) -> Result<Contribution, FederatedError> {
+    let c = &run.config;
+    let (update, bytes) = match content.bytes("update", UPDATE) {
+        Some(sent) if c.signed() => {
+            let keys = roster(c, &[client])?;
+            let payload = open_from(&keys, run.session(), sent, client, turn)?;
+            (decode(payload, &start)?, sent.len())
+        }
+        Some(payload) => (decode(payload, &start)?, payload.len()),
+        None => {
+            let local = to_tensors(content.arrays("arrays")?, &start)?;
+            (local.difference(&start)?, 4 * start.count())
+        }
+    };
+    check_size(&update, "an update")?;
+    let mut control_change = NamedTensors::new();
+    if c.train.scaffold {
+        control_change = to_tensors(content.arrays("control-change")?, &start)?;
+        check_size(&control_change, "a change of a control variate")?;
+    }
+    let controls = 4 * control_change.count();
+    Ok(Contribution {
+        client,
+        loss: train_loss(content),
+        update,
+        control_change,
+        weight: weight(content).ok_or_else(|| {
+            FederatedError::format(
+                "an answer",
+                "it has no positive number called `num-examples`",
+                "its sender is left out",
+            )
+        })?,
+        bytes_up: (bytes + controls) as u64,
+        bytes_down: (4 * start.count() + controls) as u64,
+        start,
+        ..Contribution::default()
+    })
+}
+
+fn visible(
+    run: &Run,
+    link: &dyn Link,
+    round: usize,
+    drawn: &[usize],
+    members: &Members,
+    options: &RemoteOptions,
+    tell: Tell<'_>,
+) -> Result<Got, FederatedError> {
+    let mut got: BTreeMap<usize, Contribution> = BTreeMap::new();
+    let content = shared(run, round, !members.stock, Vec::new());
+    let contents = drawn.iter().map(|&k| (k, content.clone())).collect();
+    let most = room(run, 0);
+    let replies = ask(link, "train", round, contents, members, options, most, tell)?;
+    let mut useless = replies.failed;
+    for (k, answer) in replies.good {
+        match read(run, round, k, &answer) {
+            Ok(c) => drop(got.insert(k, c)),
+            // A malformed answer is the node's failure, not the run's.
+            Err(e) => {
+                failed(tell, members.nodes[&k], Some(k), e);
+                useless.insert(k);
+            }
+        }
+    }
+    if tell(RemoteEvent::Waiting).is_break() {
+        return Ok(Got::Stopped);
+    }
+    let answered = got.len() + useless.len() == drawn.len();
+    let waited = answered || within(&run.config).is_some();
+    if !waited || got.len() < run.config.least(drawn.len()) {
+        return Ok(Got::again(answered, useless));
+    }
+    let contributions: Vec<Contribution> = got.into_values().collect();
+    let aggregate = run.aggregate(round, &contributions)?;
+    Ok(Got::All {
+        contributions,
+        aggregate,
+        useless,
+    })
+}
+
+/// Perplexity of the shared state over the text of all clients that are there; 0 where nobody measures.
+fn evaluated(
+    run: &Run,
+    link: &dyn Link,
+    round: usize,
+    members: &Members,
+    options: &RemoteOptions,
+    tell: Tell<'_>,
+) -> Result<f64, FederatedError> {
+    let content = shared(run, round, !members.stock, Vec::new());
+    let contents = members
+        .nodes
+        .keys()
+        .map(|&k| (k, content.clone()))
+        .collect();
+    let replies = ask(
+        link, "evaluate", round, contents, members, options, FEW, tell,
+    )?;
+    let (mut loss, mut tokens) = (0.0, 0.0);
+    for (k, a) in &replies.good {
+        match (a.number("loss").filter(|l| believable(*l)), weight(a)) {
+            (Some(l), Some(w)) => {
+                loss += l * w;
+                tokens += w;
+            }
+            _ => failed(
+                tell,
+                members.nodes[k],
+                Some(*k),
+                "its loss or its number of tokens is no such number",
+            ),
+        }
+    }
+    Ok(if tokens > 0.0 {
+        (loss / tokens).exp()
+    } else {
+        0.0
+    })
+}
+
+/// Whether this can be a loss.
+fn believable(loss: f64) -> bool {
+    (0.0..=MOST_LOSS).contains(&loss)
+}
