@@ -22,6 +22,7 @@ use crate::personal::{Order, Personal};
 use crate::protection::robust;
 use crate::rules::Rule;
 pub use crate::stage::{NoiseSettings, Stage};
+pub use crate::task::{HeadData, Start};
 use crate::tuner::{Kind, Method};
 
 /// Where the network comes from. At most one is given; without any, the shipped model.
@@ -136,6 +137,9 @@ pub struct RunConfig {
     pub roster: Vec<String>,
     /// How adapters are brought together.
     pub combine: Combine,
+    /// The head of the model that judges videos, instead of a language model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<HeadData>,
     /// The network.
     pub base: Base,
     /// The clients' text.
@@ -167,6 +171,7 @@ impl Default for RunConfig {
             history: false,
             roster: Vec::new(),
             combine: Combine::Average,
+            head: None,
             base: Base::default(),
             data: Data {
                 clients: 8,
@@ -254,6 +259,9 @@ impl RunConfig {
 
     /// Number of clients as far as the file says it.
     pub fn clients(&self) -> usize {
+        if let Some(head) = &self.head {
+            return head.tables.len();
+        }
         self.data
             .folders
             .as_ref()
@@ -471,7 +479,8 @@ impl RunConfig {
             );
         }
         clock::check(self)?;
-        crate::stage::check(self)
+        crate::stage::check(self)?;
+        crate::task::check(self)
     }
 }
 
