@@ -301,7 +301,7 @@ fn a_federation_trains_the_head_on_tables_of_three_parties() {
         "--out",
         folder.to_str().unwrap(),
         "--count",
-        "8",
+        "12",
         "--seed",
         "50",
         "--size",
@@ -326,7 +326,7 @@ fn a_federation_trains_the_head_on_tables_of_three_parties() {
         "--json",
     ]);
     let left_out = own["not_applicable"].as_array().unwrap().len();
-    assert_eq!(own["clips"].as_u64().unwrap() as usize + left_out, 8);
+    assert_eq!(own["clips"].as_u64().unwrap() as usize + left_out, 12);
     for (table, place) in tables[1..].iter().zip(["park", "room"]) {
         let made = run(&[
             "inspect",
@@ -344,7 +344,7 @@ fn a_federation_trains_the_head_on_tables_of_three_parties() {
     let config = at("head.toml");
     let text = |tables: &[String]| {
         format!(
-            "rounds = 4\n[data]\nvalidation_percent = 34\n[head]\ntables = {tables:?}\nstart = \"blank\"\n[train]\nsteps = 5\nbatch = 8\nlr = 1e-3\n\
+            "rounds = 4\n[data]\nvalidation_percent = 50\n[head]\ntables = {tables:?}\nstart = \"blank\"\n[train]\nsteps = 5\nbatch = 8\nlr = 1e-3\n\
              [[stage]]\nkind = \"clip\"\nnorm = 4.0\n[[stage]]\nkind = \"secure-sum\"\n"
         )
     };
