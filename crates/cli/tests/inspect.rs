@@ -13,6 +13,100 @@ fn run(args: &[&str]) -> Value {
     serde_json::from_str(&stdout(&output)).expect("one JSON object")
 }
 
+/// What a page would fetch from elsewhere: anything that a tag names but pictures within the page.
+fn links(page: &str) -> Vec<&str> {
+    let named = ["src=\"", "href=\"", "url(", "srcset=\"", "action=\""];
+    let mut out: Vec<&str> = named
+        .iter()
+        .flat_map(|n| page.split(n).skip(1))
+        .filter(|rest| !rest.starts_with("data:image/jpeg;base64,"))
+        .map(|rest| rest.split(['"', ')']).next().unwrap_or(rest))
+        .collect();
+    for tag in [
+        "<script", "<link", "<iframe", "<object", "<embed", "@import", "http://", "https://",
+    ] {
+        out.extend(page.contains(tag).then_some(tag));
+    }
+    out
+}
+
+#[test]
+fn the_demonstration_is_judged_right_and_its_pages_stand_alone_and_name_the_evidence() {
+    let dir = tempfile::tempdir().unwrap();
+    let (demo, pages) = (dir.path().join("demo"), dir.path().join("pages"));
+    let made = run(&[
+        "inspect",
+        "generate",
+        "--demo",
+        "--out",
+        demo.to_str().unwrap(),
+        "--json",
+    ]);
+    let mut files: Vec<&str> = made["clips"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["file"].as_str().unwrap())
+        .collect();
+    files.sort_unstable();
+    assert_eq!(files.len(), 4);
+    let mut args = vec!["inspect", "--json", "--report", pages.to_str().unwrap()];
+    args.extend(&files);
+    let judged = run(&args);
+    let judged = judged["videos"].as_array().unwrap();
+    assert_eq!(judged.len(), 4);
+    for v in judged {
+        let path = Path::new(v["file"].as_str().unwrap());
+        let class = path.file_stem().unwrap().to_str().unwrap();
+        let verdict = &v["inspection"]["verdict"];
+        assert_eq!(
+            (&verdict["kind"], &verdict["class"]),
+            (&Value::from("class"), &Value::from(class)),
+            "{class}: {verdict}"
+        );
+        let page = std::fs::read_to_string(v["report"].as_str().unwrap()).unwrap();
+        assert_eq!(links(&page), Vec::<&str>::new(), "{class}");
+        let headline = match class {
+            "real" => "<h1 style=\"color:#1b6e3c\">Nothing wrong was found</h1>".to_owned(),
+            forged => format!("Forged: {forged} anomaly</h1>"),
+        };
+        for words in [
+            headline.as_str(),
+            "<h2>How likely</h2>",
+            "<h2>When</h2>",
+            "<h2>Where</h2>",
+            "<h2>Priors</h2>",
+            "<h2>The model</h2>",
+            "generated video only",
+        ] {
+            assert!(
+                page.contains(words),
+                "no \"{words}\" on the page of {class}"
+            );
+        }
+        let pictures = page.matches("src=\"data:image/jpeg;base64,").count();
+        assert!(pictures >= 4, "{pictures} pictures on the page of {class}");
+        if class != "real" {
+            // When it is to be seen, and moments of that kind under the pictures.
+            assert!(page.contains(" s to "), "{class}");
+            assert!(page.contains(&format!(" s: {class} ")), "{class}");
+            let span = &v["spans"][class];
+            let (from, to) = (span[0].as_f64().unwrap(), span[1].as_f64().unwrap());
+            assert!(from < to, "{class}: {span}");
+            let known: Value =
+                serde_json::from_slice(&std::fs::read(demo.join(format!("{class}.json"))).unwrap())
+                    .unwrap();
+            let seconds =
+                |k: &str| known["anomaly"][k].as_f64().unwrap() / known["fps"].as_f64().unwrap();
+            assert!(
+                from < seconds("last_frame") && seconds("first_frame") < to,
+                "{class}: said {span}, true {}",
+                known["anomaly"]
+            );
+        }
+    }
+}
+
 /// Four clips, one a class, as Y4M.
 fn clips(folder: &Path) -> Vec<String> {
     let out = folder.to_str().unwrap();
@@ -191,5 +285,129 @@ fn heads_are_exported_and_averaged() {
         &tacit(&["inspect", "head", "--average", file]),
         2,
         &["--out"],
+    );
+}
+
+#[test]
+fn a_federation_trains_the_head_on_tables_of_three_parties() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    // One party has videos with labels, the others clips of the generator.
+    let folder = dir.path().join("clips");
+    let files = clips(&folder);
+    run(&[
+        "inspect",
+        "generate",
+        "--out",
+        folder.to_str().unwrap(),
+        "--count",
+        "12",
+        "--seed",
+        "50",
+        "--size",
+        "128x128",
+        "--frames",
+        "20",
+        "--fps",
+        "12.5",
+        "--y4m",
+        "--json",
+    ]);
+    let tables: Vec<String> = ["a", "b", "c"]
+        .map(|n| at(&format!("{n}.safetensors")))
+        .into();
+    let own = run(&[
+        "inspect",
+        "head",
+        "--features",
+        &tables[0],
+        "--videos",
+        folder.to_str().unwrap(),
+        "--json",
+    ]);
+    let left_out = own["not_applicable"].as_array().unwrap().len();
+    assert_eq!(own["clips"].as_u64().unwrap() as usize + left_out, 12);
+    for (table, place) in tables[1..].iter().zip(["park", "room"]) {
+        let made = run(&[
+            "inspect",
+            "head",
+            "--features",
+            table,
+            "--clips",
+            "12",
+            "--place",
+            place,
+            "--json",
+        ]);
+        assert_eq!(made["classes"], serde_json::json!([3, 3, 3, 3]));
+    }
+    let config = at("head.toml");
+    let text = |tables: &[String]| {
+        format!(
+            "rounds = 4\n[data]\nvalidation_percent = 50\n[head]\ntables = {tables:?}\nstart = \"blank\"\n[train]\nsteps = 5\nbatch = 8\nlr = 1e-3\n\
+             [[stage]]\nkind = \"clip\"\nnorm = 4.0\n[[stage]]\nkind = \"secure-sum\"\n"
+        )
+    };
+    std::fs::write(&config, text(&tables)).unwrap();
+    let out = at("run");
+    let trained = run(&[
+        "federate",
+        "run",
+        &config,
+        "--out",
+        &out,
+        "--json",
+        "--compare",
+    ]);
+    let rounds = trained["rounds"].as_array().unwrap();
+    let loss = |r: &Value| r["train_loss"].as_f64().unwrap();
+    assert_eq!(rounds.len(), 4);
+    assert!(loss(&rounds[3]) < loss(&rounds[0]), "{rounds:?}");
+    assert_eq!(trained["comparison"]["alone"].as_array().unwrap().len(), 3);
+
+    // What comes out is a head to judge with, and another than the shipped one.
+    let head = trained["head"].as_str().unwrap();
+    let of = |more: &[&str]| {
+        let mut args = vec!["inspect", &files[0], "--json", "--no-report"];
+        args.extend(more);
+        run(&args)["videos"][0]["inspection"]["classes"].clone()
+    };
+    let sum: f64 = of(&["--head", head])
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p.as_f64().unwrap())
+        .sum();
+    assert!((sum - 1.0).abs() < 1e-9);
+    assert_ne!(of(&["--head", head]), of(&[]));
+
+    // Interrupted or not, the same; a table of something else is refused, and so is the configuration by commands of language models.
+    let again = run(&[
+        "federate",
+        "run",
+        &config,
+        "--out",
+        &at("other"),
+        "--rounds",
+        "4",
+        "--json",
+    ]);
+    assert_eq!(again["hash"], trained["hash"]);
+    std::fs::write(&config, text(&[head.to_owned()])).unwrap();
+    fails(
+        &tacit(&["federate", "run", &config, "--out", &out]),
+        3,
+        &["is not a table of features"],
+    );
+    fails(
+        &tacit(&[
+            "federate",
+            "coordinate",
+            &config,
+            "--superlink",
+            "http://127.0.0.1:1",
+        ]),
+        2,
+        &["[head]"],
     );
 }

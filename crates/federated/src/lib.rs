@@ -24,6 +24,7 @@ pub mod rules;
 pub mod run;
 pub mod seeds;
 mod stage;
+pub mod task;
 pub mod tensors;
 pub mod tuner;
 pub mod unlearning;

@@ -21,6 +21,7 @@ Examples:
   tacit federate run examples/federate.toml --out runs/first
   tacit federate run examples/federate.toml --out runs/first --resume
   tacit federate run examples/federate-few.toml --set data.train_limit=16 --set method.kind=prompt
+  tacit federate run examples/federate-head.toml --compare         (the head of `tacit inspect`, on tables of features)
 
 Without CONFIG the shipped configuration is run (examples/federate.toml). Ctrl-C stops after the work at hand; --resume goes on from the last
 finished round and ends with the same model as an undisturbed run.")]

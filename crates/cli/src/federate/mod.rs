@@ -4,6 +4,7 @@ pub mod args;
 mod audit;
 mod coordinate;
 mod forget;
+mod head;
 mod node;
 mod partition;
 mod run;

@@ -50,6 +50,9 @@ pub fn run(args: &RunArgs, global: &Global) -> Outcome {
     if let Some(rounds) = args.rounds {
         config.rounds = rounds;
     }
+    if config.head.is_some() {
+        return super::head::run(args, config, global);
+    }
     let display = Display::pick(global.json);
     let waiting = display.waiting("reading model and text");
     let run = Setting::read(&config).and_then(|s| s.run(config, args.resume));

@@ -10,7 +10,7 @@ use tacit_federated::partition::ClientText;
 use tacit_federated::run::{BaseModel, Run, random_base, texts};
 
 use super::{failure, registry};
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::model;
 
 /// The configuration that is run when none is given.
@@ -47,6 +47,7 @@ pub struct Setting {
 impl Setting {
     /// Reads the base model only: a coordinator holds no text.
     pub fn base(config: &RunConfig) -> Outcome<BaseModel> {
+        of_text(config)?;
         if config.base.random.is_some() {
             // Its tokenizer is made from the text, which must be at hand then.
             return Ok(Self::read(config)?.base);
@@ -56,6 +57,7 @@ impl Setting {
 
     /// Reads what the configuration names.
     pub fn read(config: &RunConfig) -> Outcome<Self> {
+        of_text(config)?;
         // Lives until the text has been read.
         let mut list = tempfile::NamedTempFile::new()?;
         let mut config = config.clone();
@@ -77,6 +79,16 @@ impl Setting {
     /// The run.
     pub fn run(self, config: RunConfig, resume: bool) -> Outcome<Run> {
         Run::new(config, Some(self.base), &self.texts, resume).map_err(failure)
+    }
+}
+
+/// Refuses a configuration that trains the head of the video model: only `tacit federate run` knows how to.
+fn of_text(config: &RunConfig) -> Outcome {
+    match config.head {
+        None => Ok(()),
+        Some(_) => Err(Failure::usage(
+            "[head] trains the head of the model that judges videos, which only `tacit federate run` does, with all parties in one process",
+        )),
     }
 }
 

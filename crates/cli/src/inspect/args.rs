@@ -61,13 +61,16 @@ Examples:
   tacit inspect bench --clips 200
   tacit inspect bench --json --robustness 60
   tacit inspect bench --speed
+  tacit inspect bench --confidence
   tacit inspect bench --hfv HFV")]
     Bench(BenchArgs),
     /// Fusion and head as named tensors, as federated training exchanges them
     #[command(after_help = "\
 Examples:
   tacit inspect head --export head.safetensors
-  tacit inspect head --average a.safetensors=120 b.safetensors=80 --out averaged")]
+  tacit inspect head --average a.safetensors=120 b.safetensors=80 --out averaged
+  tacit inspect head --features room.safetensors --place room --clips 200
+  tacit inspect head --features mine.safetensors --videos clips")]
     Head(HeadArgs),
 }
 

@@ -1,7 +1,7 @@
 //! `tacit inspect bench`: the native model, its ablations and baselines on generated video, or on the HFV data set; speed.
 
 use serde_json::json;
-use tacit_humansam::model::evaluate::bench::{Bench, Plan, run as run_bench};
+use tacit_humansam::model::evaluate::bench::{Bench, Plan, Treated, robustness, run as run_bench};
 use tacit_humansam::model::evaluate::hfv;
 use tacit_humansam::model::evaluate::metrics::Scored;
 use tacit_humansam::model::native::NativeModel;
@@ -10,9 +10,9 @@ use tacit_humansam::{Clip, HumansamError};
 
 use super::look::{open_model, wanted};
 use super::model_args::BenchArgs;
-use super::{failure, speed};
+use super::{confidence, failure, speed};
 use crate::args::Global;
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::interrupt;
 use crate::output::{Table, print_json};
 use crate::progress::Display;
@@ -24,6 +24,8 @@ fn encode(clip: &Clip, crf: u8) -> Result<Clip, HumansamError> {
     video::write_mp4(&path, clip, crf)?;
     let all = Wanted {
         pace: Pace::All,
+        // One clip that a busy machine is late with must not end an hour's work.
+        timeout: std::time::Duration::from_secs(900),
         ..Wanted::default()
     };
     Ok(video::read(&path, &all)?.clip)
@@ -35,6 +37,9 @@ pub fn run(args: &BenchArgs, global: &Global) -> Outcome {
     if args.speed {
         return speed::run(&model, args.paper_size, global);
     }
+    if args.confidence {
+        return confidence::run(&model, args.seed, global);
+    }
     if let Some(folder) = &args.hfv {
         return on_hfv(&model, folder, global);
     }
@@ -44,6 +49,14 @@ pub fn run(args: &BenchArgs, global: &Global) -> Outcome {
         test: args.clips,
         treated: args.robustness,
     };
+    if plan.test == 0 && plan.treated == 0 {
+        return Err(Failure::usage(
+            "--clips 0 leaves only the robustness grid, which needs --robustness N",
+        ));
+    }
+    if plan.test == 0 {
+        return grid(&model, plan, global);
+    }
     let clips = plan.fit + 3 * plan.test + 6 * plan.treated;
     let bar = Display::pick(global.json).pieces("rendering and judging", clips as u64);
     let result = run_bench(&model, plan, &encode, &|| bar.inc(1)).map_err(failure)?;
@@ -125,17 +138,34 @@ fn print(b: &Bench) {
     }
     print!("\n{}", t.render());
     if !b.treated.is_empty() {
-        let mut t = Table::new(&["treatment", "accuracy", "AUC", "clips"]);
-        for r in &b.treated {
-            t.row(vec![
-                r.treatment.clone(),
-                format!("{:.1}", 100.0 * r.accuracy),
-                format!("{:.1}", 100.0 * r.auc),
-                r.clips.to_string(),
-            ]);
-        }
-        print!("\n{}", t.render());
+        println!();
+        print_grid(&b.treated);
     }
+}
+
+/// Only the robustness grid.
+fn grid(model: &NativeModel, plan: Plan, global: &Global) -> Outcome {
+    let bar = Display::pick(global.json).pieces("rendering and judging", 6 * plan.treated as u64);
+    let treated = robustness(model, plan, &encode, &|| bar.inc(1)).map_err(failure)?;
+    bar.finish_and_clear();
+    if global.json {
+        return print_json(&json!({ "plan": plan, "treated": treated }));
+    }
+    print_grid(&treated);
+    Ok(())
+}
+
+fn print_grid(treated: &[Treated]) {
+    let mut t = Table::new(&["treatment", "accuracy", "AUC", "clips"]);
+    for r in treated {
+        t.row(vec![
+            r.treatment.clone(),
+            format!("{:.1}", 100.0 * r.accuracy),
+            format!("{:.1}", 100.0 * r.auc),
+            r.clips.to_string(),
+        ]);
+    }
+    print!("{}", t.render());
 }
 
 fn on_hfv(model: &NativeModel, folder: &std::path::Path, global: &Global) -> Outcome {

@@ -4,15 +4,17 @@ use std::path::Path;
 
 use serde_json::json;
 use tacit_federated::{FederatedError, NamedTensors, rules};
+use tacit_humansam::Class;
 use tacit_humansam::model::native::head::Head;
 use tacit_humansam::model::native::{Card, NativeModel};
 
-use super::failure;
 use super::look::open_model;
 use super::model_args::HeadArgs;
+use super::{failure, table};
 use crate::args::Global;
 use crate::exit::{Failure, Kind, Outcome};
 use crate::output::print_json;
+use crate::progress::Display;
 
 fn foreign(e: FederatedError) -> Failure {
     Failure::new(Kind::Input, e.to_string())
@@ -42,9 +44,63 @@ pub fn import(head: &Head, state: &NamedTensors, source: &Path) -> Outcome<Head>
     head.import(&named, source).map_err(failure)
 }
 
+/// The model with the fusion and head of a file; probabilities are calibrated as before.
+///
+/// # Errors
+/// When the file does not hold exactly the tensors of such a head.
+pub fn with_head(model: &NativeModel, file: &Path) -> Outcome<NativeModel> {
+    let (state, _) = NamedTensors::load(file).map_err(foreign)?;
+    let card = Card {
+        name: format!("{} with the head {}", model.card.name, file.display()),
+        ..model.card.clone()
+    };
+    NativeModel::new(
+        model.network().clone(),
+        import(model.head(), &state, file)?,
+        card,
+    )
+    .map_err(failure)
+}
+
+/// Makes a table of features.
+fn features(model: &NativeModel, args: &HeadArgs, file: &Path, global: &Global) -> Outcome {
+    let display = Display::pick(global.json);
+    let (table, left_out) = match &args.videos {
+        Some(folder) => table::of_videos(model, folder, display)?,
+        None => {
+            let made = table::of_generated(model, args.clips, args.seed, args.place, display)?;
+            (made, Vec::new())
+        }
+    };
+    table.save(file)?;
+    let classes = Class::ALL.map(|c| table.labels.iter().filter(|l| **l == c).count());
+    if global.json {
+        return print_json(&json!({
+            "table": file, "clips": table.len(), "features": model.head().width(), "classes": classes, "not_applicable": left_out,
+        }));
+    }
+    println!(
+        "{} clips with {} numbers each in {} ({} appearance, {} spatial, {} motion, {} real)",
+        table.len(),
+        model.head().width(),
+        file.display(),
+        classes[0],
+        classes[1],
+        classes[2],
+        classes[3]
+    );
+    for v in &left_out {
+        println!("left out, for the model does not judge it: {}", v.display());
+    }
+    Ok(())
+}
+
 /// Runs the command: writes the head of a model, or takes in the weighted average of heads.
 pub fn run(args: &HeadArgs, global: &Global) -> Outcome {
     let model = open_model(args.model.as_deref())?;
+    if let Some(file) = &args.features {
+        return features(&model, args, file, global);
+    }
     let tensors = if let Some(file) = &args.export {
         let state = export(model.head())?;
         state.save(file, &[]).map_err(foreign)?;
@@ -101,7 +157,6 @@ pub fn run(args: &HeadArgs, global: &Global) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tacit_humansam::Class;
     use tacit_humansam::model::fusion::FusionMode;
     use tacit_humansam::model::native::head::{EXTRA, Features};
     use tacit_humansam::model::native::network::{DEPTH_WIDTH, VIDEO_WIDTH};

@@ -14,7 +14,7 @@ use tacit_humansam::video::{self, Decoded, Pace, Wanted};
 use tacit_humansam::{Class, Clip, priors};
 
 use super::model_args::LookArgs;
-use super::{encrypted, failure};
+use super::{encrypted, failure, head};
 use crate::args::Global;
 use crate::exit::{Failure, Outcome};
 use crate::interrupt;
@@ -47,7 +47,10 @@ pub fn wanted(seconds: f64) -> Wanted {
 
 /// Runs the command.
 pub fn run(args: &LookArgs, global: &Global) -> Outcome {
-    let model = open_model(args.model.as_deref())?;
+    let mut model = open_model(args.model.as_deref())?;
+    if let Some(file) = &args.head {
+        model = head::with_head(&model, file)?;
+    }
     if let Some(folder) = &args.watch {
         return watch(args, folder, &model, global);
     }

@@ -2,13 +2,15 @@
 
 pub mod args;
 mod bench;
+mod confidence;
 mod encrypted;
 mod generate;
-mod head;
-mod look;
+pub mod head;
+pub mod look;
 pub mod model_args;
 mod priors;
 mod speed;
+pub mod table;
 mod train;
 
 use tacit_humansam::HumansamError;

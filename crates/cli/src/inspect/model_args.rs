@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tacit_humansam::generator::Setting;
+use tacit_humansam::model::rce::Confidence;
 
 /// `tacit inspect VIDEO…`
 #[derive(Debug, Args)]
@@ -12,6 +14,9 @@ pub struct LookArgs {
     /// Model folder [default: the shipped model]
     #[arg(short, long, value_name = "DIR")]
     pub model: Option<PathBuf>,
+    /// Judge with this fusion and head, named tensors as `tacit federate run` and `tacit inspect head --export` write them
+    #[arg(long, value_name = "FILE")]
+    pub head: Option<PathBuf>,
     /// Where the HTML pages go: a folder, or for a single video a file that ends in .html [default: inspect-report]
     #[arg(long, value_name = "PATH")]
     pub report: Option<PathBuf>,
@@ -57,6 +62,9 @@ pub struct TrainArgs {
     /// Times that each pair is gone through
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub epochs: usize,
+    /// Confidences in the loss of the layers over time: rank, none, score or shuffled
+    #[arg(long, default_value = "rank", value_name = "FROM", value_parser = confidence)]
+    pub confidence: Confidence,
     /// Clips that fusion and head are fitted on
     #[arg(long, default_value_t = 3000, value_name = "N")]
     pub head_clips: usize,
@@ -77,7 +85,7 @@ pub struct BenchArgs {
     /// Seed of the clips
     #[arg(long, default_value_t = 1, value_name = "SEED")]
     pub seed: u64,
-    /// Clips of each of the two tests
+    /// Clips of each of the two tests; 0 leaves them out, and only the robustness grid is run
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub clips: usize,
     /// Clips under each treatment of the robustness grid (needs ffmpeg); 0 leaves it out
@@ -89,6 +97,9 @@ pub struct BenchArgs {
     /// Measure speed instead: the native model on a 5 s clip of 1280x720, and backbones of published size with made-up weights
     #[arg(long, conflicts_with_all = ["seed", "clips", "robustness"])]
     pub speed: bool,
+    /// Measure instead what rank-based confidence brings to the head: what ranks know, and cross-validation on the clips of its fit
+    #[arg(long, conflicts_with_all = ["clips", "robustness", "speed", "hfv"])]
+    pub confidence: bool,
     /// With --speed, the network of the paper's size as well (some 3 GB of memory, minutes)
     #[arg(long, requires = "speed")]
     pub paper_size: bool,
@@ -96,7 +107,7 @@ pub struct BenchArgs {
 
 /// `tacit inspect head`
 #[derive(Debug, Args)]
-#[group(id = "task", required = true, args = ["export", "average"])]
+#[group(id = "task", required = true, args = ["export", "average", "features"])]
 pub struct HeadArgs {
     /// Model folder [default: the shipped model]
     #[arg(short, long, value_name = "DIR")]
@@ -107,9 +118,45 @@ pub struct HeadArgs {
     /// Take in the average of these heads, each weighted by its number of clips
     #[arg(long, value_name = "FILE[=WEIGHT]", num_args = 1.., value_parser = weighted, requires = "out")]
     pub average: Vec<Weighted>,
+    /// Write a table of features, labels and prior scores of videos, on which `tacit federate run` trains the head
+    #[arg(long, value_name = "FILE")]
+    pub features: Option<PathBuf>,
+    /// With --features: videos of this folder, whose labels.csv lists file,label [default: generated clips]
+    #[arg(long, value_name = "DIR", requires = "features")]
+    pub videos: Option<PathBuf>,
+    /// With --features: generated clips
+    #[arg(
+        long,
+        default_value_t = 200,
+        value_name = "N",
+        requires = "features",
+        conflicts_with = "videos"
+    )]
+    pub clips: usize,
+    /// With --features: seed of generated clips; the shipped head was fitted to clips of seed 1
+    #[arg(
+        long,
+        default_value_t = 2,
+        value_name = "SEED",
+        requires = "features",
+        conflicts_with = "videos"
+    )]
+    pub seed: u64,
+    /// With --features: all generated clips at this place: room, kitchen, studio, gym, park, street or beach [default: drawn]
+    #[arg(long, value_name = "PLACE", value_parser = place, requires = "features", conflicts_with = "videos")]
+    pub place: Option<Setting>,
     /// Folder of the model with the average
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+fn confidence(text: &str) -> Result<Confidence, String> {
+    serde_json::from_value(text.into()).map_err(|_| "one of rank, none, score, shuffled".into())
+}
+
+fn place(text: &str) -> Result<Setting, String> {
+    serde_json::from_value(text.into())
+        .map_err(|_| "one of room, kitchen, studio, gym, park, street, beach".into())
 }
 
 /// A file and its weight in an average.

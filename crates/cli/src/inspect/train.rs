@@ -74,6 +74,7 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
             seed: args.seed,
             pairs: args.pairs,
             epochs: args.epochs,
+            confidence: args.confidence,
             ..LessonsConfig::default()
         },
         head_clips: args.head_clips,

@@ -93,7 +93,8 @@ impl RunConfig {
             );
         }
         clock::check(self)?;
-        crate::stage::check(self)
+        crate::stage::check(self)?;
+        crate::task::check(self)
     }
 }
 

@@ -25,6 +25,7 @@ use crate::personal::Personal;
 use crate::protection::robust;
 use crate::rules::Rule;
 pub use crate::stage::{NoiseSettings, Stage};
+pub use crate::task::{HeadData, Start};
 use crate::tuner::{Kind, Method};
 
 pub use sources::{Base, Data, Grammar, RandomBase};
@@ -48,6 +49,9 @@ pub struct RunConfig {
     pub roster: Vec<String>,
     /// How adapters are brought together.
     pub combine: Combine,
+    /// The head of the model that judges videos, instead of a language model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<HeadData>,
     /// The network.
     pub base: Base,
     /// The clients' text.
@@ -79,6 +83,7 @@ impl Default for RunConfig {
             history: false,
             roster: Vec::new(),
             combine: Combine::Average,
+            head: None,
             base: Base::default(),
             data: Data {
                 clients: 8,
@@ -166,6 +171,9 @@ impl RunConfig {
 
     /// Number of clients as far as the file says it.
     pub fn clients(&self) -> usize {
+        if let Some(head) = &self.head {
+            return head.tables.len();
+        }
         self.data
             .folders
             .as_ref()

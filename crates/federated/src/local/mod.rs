@@ -68,9 +68,9 @@ pub struct Guidance<'a> {
     pub moves: Moves,
 }
 
-/// The examples of optimiser step `step` counted over the whole run: the client's sequences in an order that is drawn anew for every pass. A
+/// The examples of optimiser step `step` counted over the whole run: the client's examples in an order that is drawn anew for every pass. A
 /// function of its arguments alone, so that a resumed run sees what an undisturbed one would have seen.
-pub fn batch(data: &[Window], turn: Turn, step: usize, size: usize) -> Vec<&Window> {
+pub fn batch<T>(data: &[T], turn: Turn, step: usize, size: usize) -> Vec<&T> {
     let mut out = Vec::with_capacity(size);
     let mut order = (usize::MAX, Vec::new());
     for i in step * size..(step + 1) * size {
@@ -208,7 +208,8 @@ pub fn train(
     })
 }
 
-fn adam(
+/// A step of Adam, number `step` from 0, with its moments.
+pub(crate) fn adam(
     state: &mut NamedTensors,
     gradient: &NamedTensors,
     (m, v): &mut (Vec<f32>, Vec<f32>),

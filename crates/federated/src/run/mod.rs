@@ -26,6 +26,8 @@ mod round;
 mod secure;
 mod signer;
 mod state;
+mod summing;
+mod task;
 mod trust;
 mod verified;
 
@@ -45,6 +47,7 @@ pub use own::{Own, export_own};
 pub use party::Party;
 pub use remote::{RemoteEvent, RemoteOptions, coordinate};
 pub use state::{RoundRecord, RunState};
+pub use task::{Side, TaskComparison, TaskRun};
 
 use crate::config::{Base, RunConfig, Stage};
 use crate::data::{ClientData, Window, examples, tokenizer_for};
@@ -59,6 +62,7 @@ use encrypted::Encryption;
 pub(crate) use encrypted::sensitivities;
 use private::PrivateSum;
 use signer::Signer;
+use summing::{hidden_of, session_of};
 use trust::root_data;
 
 /// A network with its tokenizer.
@@ -142,6 +146,7 @@ impl Run {
         resume: bool,
     ) -> Result<Self, FederatedError> {
         config.check()?;
+        of_text(&config)?;
         if let Some(&far) = without.iter().find(|k| **k >= texts.len()) {
             return Err(FederatedError::setting(
                 "client",
@@ -233,6 +238,7 @@ impl Run {
         resume: bool,
     ) -> Result<Self, FederatedError> {
         config.check()?;
+        of_text(&config)?;
         config.method.check(clients)?;
         let tuner = Tuner::new(base.network, &config.method, config.seed)?;
         party::check_messages(&config, &tuner, crate::flower::limits::MESSAGE)?;
@@ -387,17 +393,36 @@ impl Run {
     /// Clients of round `round` (from 0), ascending.
     fn drawn(&self, round: usize) -> Vec<usize> {
         let n = self.clients.len();
-        let take = match self.config.clients_per_round {
-            0 => n,
-            k => k.min(n),
-        };
-        let mut rng = stream(self.config.seed, "clients of a round", &[round as u64]);
-        let mut drawn = permutation(&mut rng, n);
-        drawn.truncate(take);
+        let mut drawn = drawn(&self.config, n, round);
         drawn.retain(|k| !self.without.contains(k));
-        drawn.sort_unstable();
         drawn
     }
+}
+
+/// Refuses a configuration that trains something else than a language model.
+fn of_text(config: &RunConfig) -> Result<(), FederatedError> {
+    match config.head {
+        None => Ok(()),
+        Some(_) => Err(FederatedError::setting(
+            "head",
+            "a configuration of a language model",
+            "[head]",
+            "heads are trained by `tacit federate run`, with all parties in one process",
+        )),
+    }
+}
+
+/// Clients of round `round` (from 0) out of `n`, ascending.
+fn drawn(config: &RunConfig, n: usize, round: usize) -> Vec<usize> {
+    let take = match config.clients_per_round {
+        0 => n,
+        k => k.min(n),
+    };
+    let mut rng = stream(config.seed, "clients of a round", &[round as u64]);
+    let mut drawn = permutation(&mut rng, n);
+    drawn.truncate(take);
+    drawn.sort_unstable();
+    drawn
 }
 
 /// A small random network of `config.base.random`, with a tokenizer made from the texts.
@@ -444,28 +469,10 @@ fn hidden(
     present: &[(usize, &ClientData)],
     fingerprint: &str,
 ) -> Result<Hidden, FederatedError> {
-    let n = present.len();
     let values = tuner.initial(config.method.rank, 0)?.count();
-    if let (Some(noise), Some(bits)) = (config.noise(), config.secure_bits()) {
-        let rotation = *blake3::hash(fingerprint.as_bytes()).as_bytes();
-        let rounds = config.rounds;
-        return Ok(Hidden::Noise(PrivateSum::new(
-            noise, rounds, n, values, bits, rotation,
-        )?));
-    }
-    if let (Some(share), Some(bound)) = (config.encrypted_share(), config.clip()) {
-        let encryption = if share < 1.0 {
-            let sensitivities = sensitivities(config.seed, tuner, present)?;
-            Encryption::selective(&sensitivities, share, bound)?
-        } else {
-            Encryption::new(values, n, bound)?
-        };
-        return Ok(Hidden::Encrypted(encryption));
-    }
-    if config.verified() {
-        return Ok(Hidden::Verified);
-    }
-    Ok(Hidden::Plainly)
+    hidden_of(config, values, present.len(), fingerprint, &|| {
+        sensitivities(config.seed, tuner, present)
+    })
 }
 
 /// `exp` of the mean cross-entropy.
@@ -522,13 +529,6 @@ pub fn texts(
         options.from = registry.into_iter().collect();
     }
     partition::partition(&options)
-}
-
-/// Identifies a run in its protocols, from what all its parties agree on.
-fn session_of(fingerprint: &str) -> [u8; 16] {
-    let mut session = [0u8; 16];
-    session.copy_from_slice(&blake3::hash(fingerprint.as_bytes()).as_bytes()[..16]);
-    session
 }
 
 /// Identifies everything a run's result depends on: settings (without where it is written), base and examples.

@@ -7,13 +7,11 @@ use rayon::prelude::*;
 
 use super::client::{Contribution, When, Worker};
 
-use super::secure::SecureMean;
-use super::{Event, Hidden, RoundRecord, Run, encrypted, secure};
+use super::summing::Summing;
+use super::{Event, RoundRecord, Run};
 use crate::clock::in_time;
 use crate::compress::decode;
 use crate::lora::{Global, combine};
-use crate::protection::ClientId;
-use crate::protection::robust::{self, Buckets};
 use crate::rules::apply;
 use crate::{FederatedError, NamedTensors};
 
@@ -176,103 +174,38 @@ impl Run {
         round: usize,
         contributions: &[Contribution],
     ) -> Result<Aggregate, FederatedError> {
-        let current = &self.state.global.adapter;
-        let updates: Vec<NamedTensors> = contributions.iter().map(|c| c.update.clone()).collect();
-        let mut average = current.clone();
-        let mut epsilon = None;
-        let bound = self.config.clip().unwrap_or(1.0);
-        let (bytes_up, bytes_down) = match (&self.hidden, self.config.secure_bits()) {
-            (Hidden::Noise(private), Some(bits)) => {
-                epsilon = Some(private.ledger(round + 1)?);
-                let inputs = updates
-                    .iter()
-                    .map(|u| private.encode(u))
-                    .collect::<Result<Vec<_>, _>>()?;
-                let sum = secure::sum(inputs, bits, self.session(), round as u64)?;
-                let rate = self.noise_rate(round, private.rate());
-                average.axpy(rate, &private.decode(&sum.values, current)?)?;
-                (sum.bytes_up, sum.bytes_down)
-            }
-            (Hidden::Encrypted(scheme), _) => {
-                let updates: Vec<_> = contributions
-                    .iter()
-                    .map(|c| (c.client, c.update.clone()))
-                    .collect();
-                let sum = encrypted::mean(scheme, &updates, self.signer.as_ref(), round)?;
-                average.axpy(1.0, &sum.mean)?;
-                (sum.bytes_up, sum.bytes_down)
-            }
-            (Hidden::Verified, _) => {
-                let sum = self.verified_mean(round, contributions, bound)?;
-                average.axpy(1.0, &sum.mean)?;
-                (sum.bytes_up, sum.bytes_down)
-            }
-            (_, bits) => {
-                let bits = bits.unwrap_or(24);
-                let sum = match self.config.robust() {
-                    Some(rule) => self.robust_sum(round, contributions, bits, bound, rule)?,
-                    None => secure::mean(&updates, bound, bits, self.session(), round as u64)?,
-                };
-                average.axpy(1.0, &sum.mean)?;
-                (sum.bytes_up, sum.bytes_down)
-            }
-        };
+        let updates: Vec<(usize, NamedTensors)> = contributions
+            .iter()
+            .map(|c| (c.client, c.update.clone()))
+            .collect();
+        let sum = self
+            .summing()
+            .sum(round, &updates, &|| self.root_update(round))?;
         Ok(Aggregate {
-            average,
             residual: self.state.global.residual.clone(),
-            bytes_up,
-            bytes_down,
-            error: None,
-            relative_error: None,
-            epsilon,
+            ..sum
         })
     }
 
-    /// A secure sum for each of some random groups, and a robust rule over the groups' means.
-    fn robust_sum(
-        &self,
-        round: usize,
-        contributions: &[Contribution],
-        bits: u32,
-        bound: f64,
-        rule: robust::Rule,
-    ) -> Result<SecureMean, FederatedError> {
-        let ids: Vec<ClientId> = contributions.iter().map(|c| c.client as ClientId).collect();
-        let groups = Buckets::new(&ids, self.config.buckets(), self.group_seed(round))?;
-        let (mut means, mut up, mut down) = (Vec::new(), 0, 0);
-        for (g, group) in groups.groups().iter().enumerate() {
-            let updates: Vec<NamedTensors> = contributions
-                .iter()
-                .filter(|c| group.contains(&(c.client as ClientId)))
-                .map(|c| c.update.clone())
-                .collect();
-            let mut session = self.session();
-            session[0] ^= g as u8;
-            session[1] ^= (g >> 8) as u8;
-            let sum = secure::mean(&updates, bound, bits, session, round as u64)?;
-            means.push(sum.mean.flatten());
-            up += sum.bytes_up;
-            down += sum.bytes_down;
+    fn summing(&self) -> Summing<'_> {
+        Summing {
+            config: &self.config,
+            hidden: &self.hidden,
+            signer: self.signer.as_ref(),
+            fingerprint: &self.fingerprint,
+            current: &self.state.global.adapter,
         }
-        let root = self.root_update(round)?;
-        let update = rule.aggregate(&means, root.as_deref())?.update;
-        Ok(SecureMean {
-            mean: self.state.global.adapter.unflatten(&update)?,
-            bytes_up: up,
-            bytes_down: down,
-        })
     }
 
     /// From what the groups of a round are drawn.
+    #[cfg(test)]
     pub(super) fn group_seed(&self, round: usize) -> [u8; 32] {
-        let text = format!("groups {} {round}", self.fingerprint);
-        *blake3::hash(text.as_bytes()).as_bytes()
+        self.summing().group_seed(round)
     }
 
     /// The step along a noisy mean gradient: falls over the rounds as the clients' learning rate would.
     pub(super) fn noise_rate(&self, round: usize, rate: f64) -> f32 {
-        let t = &self.config.train;
-        (rate * t.rate(round, self.config.rounds) / t.lr) as f32
+        self.summing().noise_rate(round, rate)
     }
 
     /// The coordinator sees every update.

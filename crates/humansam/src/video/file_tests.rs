@@ -1,7 +1,8 @@
 //! Video files through ffmpeg: written, read, sampled, turned, cut off, spoiled.
 //!
 //! These tests need ffmpeg and ffprobe (package `ffmpeg`); without them they fail and say so.
-//! Ten thousand spoiled files: `cargo test --release -p tacit-humansam --lib -- --ignored ten_thousand`.
+//! Ten thousand spoiled files: `cargo test --release -p tacit-humansam --lib -- --ignored ten_thousand --nocapture`, or a tenth of them by
+//! `ten_thousand_spoiled_files_3`.
 
 use std::path::Path;
 use std::process::Command;
@@ -222,8 +223,8 @@ fn programs_that_take_too_long_are_ended() {
     assert!(began.elapsed() < Duration::from_secs(20));
 }
 
-/// Spoils files of every kind and reads them: no panic, no hang. Returns how many could still be read.
-fn spoil(count: usize) -> usize {
+/// Spoils files of every kind, the ones with these numbers, and reads them: no panic, no hang. Returns how many could still be read.
+fn spoil(numbers: std::ops::Range<usize>) -> usize {
     needs_ffmpeg();
     let folder = tempfile::tempdir().unwrap();
     let spec = Spec {
@@ -259,7 +260,7 @@ fn spoil(count: usize) -> usize {
     // Nearly all of the time is the start of ffprobe and ffmpeg: files are read side by side, and those formats that are read without
     // them get half of the blows.
     let turns = [0, 1, 2, 6, 3, 1, 4, 6, 5, 1];
-    (0..count)
+    numbers
         .into_par_iter()
         .filter(|&i| {
             let (name, original) = &originals[turns[i % turns.len()]];
@@ -308,15 +309,25 @@ fn spoiled(original: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
 
 #[test]
 fn spoiled_files_neither_panic_nor_hang() {
-    let readable = spoil(500);
+    let readable = spoil(0..500);
     assert!(readable > 0, "some of them can still be read");
 }
 
-#[test]
-#[ignore = "ten thousand files take some minutes: cargo test --release -p tacit-humansam --lib -- --ignored ten_thousand"]
-fn ten_thousand_spoiled_files_neither_panic_nor_hang() {
-    println!(
-        "{} of 10000 spoiled files could still be read",
-        spoil(10_000)
-    );
+/// Ten thousand files in ten parts, each a test, so that a run that was broken off goes on from its part.
+macro_rules! ten_thousand {
+    ($($name:ident: $part:literal),*) => {$(
+        #[test]
+        #[ignore = "ten thousand files take some minutes: cargo test --release -p tacit-humansam --lib -- --ignored ten_thousand"]
+        fn $name() {
+            let readable = spoil($part * 1000..($part + 1) * 1000);
+            println!("part {}: {readable} of 1000 spoiled files could still be read", $part);
+            assert!(readable > 0);
+        }
+    )*};
 }
+
+ten_thousand!(
+    ten_thousand_spoiled_files_0: 0, ten_thousand_spoiled_files_1: 1, ten_thousand_spoiled_files_2: 2, ten_thousand_spoiled_files_3: 3,
+    ten_thousand_spoiled_files_4: 4, ten_thousand_spoiled_files_5: 5, ten_thousand_spoiled_files_6: 6, ten_thousand_spoiled_files_7: 7,
+    ten_thousand_spoiled_files_8: 8, ten_thousand_spoiled_files_9: 9
+);

@@ -135,18 +135,12 @@ impl Running {
     }
 }
 
-fn failed(
-    program: &'static str,
-    path: &Path,
-    late: bool,
-    timeout: Duration,
-    text: &str,
-) -> HumansamError {
+fn failed(program: &'static str, path: &Path, late: bool, text: &str) -> HumansamError {
     HumansamError::Program {
         program,
         path: path.into(),
         message: if late {
-            format!("did not finish within {} seconds", timeout.as_secs_f64())
+            "did not finish within the time that a file is given; it is damaged, or this machine is very busy".into()
         } else if text.is_empty() {
             "ended without saying why; is it a video?".into()
         } else {
@@ -191,7 +185,7 @@ pub(super) fn probe(path: &Path, timeout: Duration) -> Result<Info> {
     let program = running.program;
     let (well, late, complaint) = running.end();
     if late || !well || read.is_err() {
-        return Err(failed(program, path, late, timeout, &complaint));
+        return Err(failed(program, path, late, &complaint));
     }
     let json: serde_json::Value =
         serde_json::from_slice(&text).map_err(|e| HumansamError::Program {
@@ -342,10 +336,10 @@ fn stream(
     let program = running.program;
     let (well, late, text) = running.end();
     if late && !satisfied {
-        return Err(failed(program, path, true, timeout, &text));
+        return Err(failed(program, path, true, &text));
     }
     if frames == 0 && !well {
-        return Err(failed(program, path, false, timeout, &text));
+        return Err(failed(program, path, false, &text));
     }
     // A pipe that we closed is no fault of the file.
     Ok((!satisfied && !text.is_empty()).then(|| last_line(&text)))

@@ -221,6 +221,7 @@ pub fn finish(
             held_out_scenes: false,
             held_out_operators: false,
             count,
+            place: None,
         };
         extract(&network, &selection, seed, Treatment::None, &unused, done)
     };
@@ -272,6 +273,7 @@ pub fn run(
         held_out_scenes,
         held_out_operators,
         count,
+        place: None,
     };
     let get = |s: &Selection, t| extract(model.network(), s, plan.seed, t, encode, done);
     let fit = get(
@@ -306,6 +308,7 @@ pub fn robustness(
         held_out_scenes: true,
         held_out_operators: false,
         count: plan.treated,
+        place: None,
     };
     [
         Treatment::None,

@@ -6,7 +6,7 @@ use super::metrics::temporal_iou;
 use crate::class::Class;
 use crate::clip::{Clip, Frame};
 use crate::error::Result;
-use crate::generator::{self, Pool, Rendered, Spec};
+use crate::generator::{self, Pool, Rendered, Setting, Spec};
 use crate::model::native::data::{Split, person};
 use crate::model::native::input::{Input, Region, moments};
 use crate::model::native::lessons::Lesson;
@@ -87,6 +87,8 @@ pub struct Selection {
     pub held_out_operators: bool,
     /// Number.
     pub count: usize,
+    /// Every clip at this place; drawn without one.
+    pub place: Option<Setting>,
 }
 
 impl Selection {
@@ -99,6 +101,7 @@ impl Selection {
             actions: pool(self.held_out_scenes),
             settings: pool(self.held_out_scenes),
             operators: pool(self.held_out_operators),
+            setting: self.place,
             ..data::training_spec(self.split, seed, index as u64 + shift)
         }
     }

@@ -35,6 +35,7 @@ pub fn measure(
         held_out_scenes: true,
         held_out_operators: false,
         count,
+        place: None,
     };
     let seen = (0..count)
         .into_par_iter()

@@ -1,6 +1,7 @@
 //! How good the answers are: measures, baselines, and the benchmark on generated video.
 
 pub mod bench;
+pub mod confidence;
 pub mod extract;
 pub mod gate;
 pub mod hfv;

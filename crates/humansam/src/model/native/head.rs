@@ -301,7 +301,7 @@ enum Start<'a> {
 }
 
 /// Variables to start from: even gates and a head that knows nothing yet.
-fn blank(config: FusionConfig, seed: u64) -> Result<Variables> {
+pub(super) fn blank(config: FusionConfig, seed: u64) -> Result<Variables> {
     Weights::synthetic(&config.layout(), seed)?
         .tensors()
         .iter()

@@ -44,6 +44,13 @@ pub struct LessonsConfig {
     pub weight_decay: f64,
     /// Share of the inputs left out.
     pub dropout: f64,
+    /// Where the confidences of the class's loss come from.
+    #[serde(default = "by_rank")]
+    pub confidence: rce::Confidence,
+}
+
+fn by_rank() -> rce::Confidence {
+    rce::Confidence::Rank
 }
 
 impl Default for LessonsConfig {
@@ -56,6 +63,7 @@ impl Default for LessonsConfig {
             rate: 2e-3,
             weight_decay: 0.05,
             dropout: 0.15,
+            confidence: by_rank(),
         }
     }
 }
@@ -172,7 +180,7 @@ pub fn train(
     let mut adam = AdamW::new(&variables, config.weight_decay, 1.0, None)?;
     let labels: Vec<Class> = lessons.iter().map(|l| l.label).collect();
     let scores: Vec<_> = lessons.iter().map(|l| l.scores).collect();
-    let confidences = rce::confidences(&scores, &labels, rce::Confidence::Rank, config.seed)?;
+    let confidences = rce::confidences(&scores, &labels, config.confidence, config.seed)?;
 
     let each = pairs.div_ceil(config.batch);
     let steps = each * config.epochs;
