@@ -280,7 +280,12 @@ mod tests {
 
     /// Clips whose features say the class, more or less, and whose own prior is high.
     fn clips(n: usize) -> Vec<Seen> {
-        let wave = |i: usize, j: usize| ((i * 37 + j * 101) as f32 * 12.9898).sin();
+        // numbers in [-1, 1) that have nothing to do with the class
+        let wave = |i: usize, j: usize| {
+            let z = ((i * 1_000_003 + j * 7919 + 1) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let z = (z ^ (z >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            (z >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+        };
         (0..n)
             .map(|i| {
                 let label = Class::ALL[i % 4];
