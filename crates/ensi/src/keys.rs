@@ -47,18 +47,28 @@ impl KeyStore {
             .ok_or_else(|| EnsiError::MissingKeys("all".into()))
     }
 
-    /// Takes one key message for these engines, which share a context.
+    /// Takes one key message of this plan for these engines, which share a context; a key that has come before is replaced.
     ///
     /// # Errors
     /// A message that is truncated, corrupt, made for other parameters, or not a key; a key that is of no use.
-    pub fn accept(&mut self, bytes: &[u8], engines: &[&Engine]) -> Result<(), EnsiError> {
+    pub fn accept(
+        &mut self,
+        bytes: &[u8],
+        engines: &[&Engine],
+        plan: &KeyPlan,
+    ) -> Result<(), EnsiError> {
+        let columns = plan.lanes.is_some();
         let (key, id) = message::read_key(bytes, engines[0].context(), self.id)?;
         self.id = id;
         match key {
             Key::Switching(key) => match key.role {
                 KeyRole::Relinearisation => self.relinearisation = Some(key),
-                KeyRole::Galois(_) => self.galois.push(key),
-                KeyRole::Switch(SPARSE_KEY) => self.to_sparse = Some(key),
+                KeyRole::Galois(_) => {
+                    self.galois
+                        .retain(|k| k.role != key.role || k.special != key.special);
+                    self.galois.push(key);
+                }
+                KeyRole::Switch(SPARSE_KEY) if columns => self.to_sparse = Some(key),
                 KeyRole::Switch(RAISE_KEY) => self.raise = Some(key),
                 KeyRole::Switch(other) => {
                     return Err(EnsiError::Message(format!(
@@ -68,12 +78,13 @@ impl KeyStore {
             },
             Key::Mlwe(keys) => {
                 let shape = *keys.repack().shape();
-                if !engines.iter().any(|e| shape == *e.mlwe().shape()) {
+                if columns || !engines.iter().any(|e| shape == *e.mlwe().shape()) {
                     return Err(EnsiError::Message(format!(
                         "keys of ternary products for {} tokens are of no use here; send the keys of the session's key plan",
                         shape.tokens()
                     )));
                 }
+                self.mlwe.retain(|k| *k.repack().shape() != shape);
                 self.mlwe.push(keys);
             }
         }

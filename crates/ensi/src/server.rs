@@ -72,7 +72,7 @@ impl Server {
         let engines: Vec<&Engine> = std::iter::once(self.model.engine())
             .chain(decoder)
             .collect();
-        self.keys.accept(bytes, &engines)
+        self.keys.accept(bytes, &engines, self.model.key_plan())
     }
 
     /// Checks that all keys of the plan have come and makes the session ready.

@@ -204,7 +204,8 @@ impl Clone for AlignedWords {
 ///             beyond what is kept, the smallest ranges to the system
 /// ```
 ///
-/// Joined ranges serve any size: levels go up and down, and with them the sizes of ciphertexts.
+/// Joined ranges serve any size: levels go up and down, and with them the sizes of ciphertexts. A range may span several mappings: to the system
+/// they are one run of pages, and the compiler knows addresses only, none of an allocation of its own.
 mod mapping {
     use std::collections::BTreeMap;
 
@@ -395,10 +396,10 @@ mod mapping {
         }
     }
 
-    /// Returns a mapping to the system.
+    /// Returns pages to the system.
     ///
     /// # Safety
-    /// `start` and `bytes` are those of one `map`, and nobody uses the memory any more.
+    /// The range consists of whole pages of mappings that [`map`] made, and nobody uses them any more.
     #[cfg(target_os = "linux")]
     unsafe fn unmap(start: usize, bytes: usize) {
         // SAFETY: promised by the caller. A failure leaves the mapping in place, which is harmless.

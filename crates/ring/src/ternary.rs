@@ -442,7 +442,7 @@ fn reduce_sums_plain(p: u64, lift: u64, sums: &[u64], out: &mut [u64]) {
     let inverse = 1.0 / p as f64;
     for (out, sum) in out.iter_mut().zip(sums) {
         let x = sum.wrapping_add(lift);
-        // SAFETY: x is below 2^62 and p above 1, so the quotient is a finite number below 2^62.
+        // SAFETY: whatever x is, it is a finite number within 2^63 of zero as an i64, and p is at least 2: the quotient fits.
         let quotient = unsafe { (x as i64 as f64 * inverse).to_int_unchecked::<i64>() };
         let rest = x.wrapping_sub((quotient as u64).wrapping_mul(p));
         let rest = rest.min(rest.wrapping_add(p));

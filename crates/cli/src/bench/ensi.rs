@@ -243,10 +243,8 @@ impl Pieces {
         })?;
         let data = vec![ct.clone(); CIPHERTEXTS];
         let norm = time(&mut || {
-            let mut squares = evaluator.square_tensor(&data[0])?;
-            for ct in &data[1..] {
-                evaluator.tensor_add_assign(&mut squares, ct, ct)?;
-            }
+            let pairs: Vec<_> = data.iter().map(|ct| (ct, ct)).collect();
+            let squares = evaluator.dot_tensor(&pairs)?;
             let mut sum = evaluator.relinearise_rescale(&squares, &keys)?;
             for bit in 0..blocks.ilog2() {
                 let moved = evaluator.rotate(&sum, TOKENS << bit, &keys)?;

@@ -166,7 +166,8 @@ impl ColumnServer {
     /// # Errors
     /// A message that is truncated, corrupt, made for other parameters, or not a key; a key the plan has no use for.
     pub fn accept_key(&mut self, bytes: &[u8]) -> Result<(), EnsiError> {
-        self.keys.accept(bytes, &[self.model.engine()])
+        self.keys
+            .accept(bytes, &[self.model.engine()], self.model.key_plan())
     }
 
     /// Checks that all keys of the plan have come and makes the session ready.

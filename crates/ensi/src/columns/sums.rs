@@ -43,7 +43,7 @@ impl Moved {
 
 impl ColumnSums {
     /// Packs the rows of `wanted` outputs. Row `(i R + r) H + l` computes, in every lane, what lane `l` of output `i` needs of inputs that are `r`
-    /// lanes on, where `H` is the number of lanes and `R` the number of outputs that are moved: `H` for [`Moved::Outputs`], else 1. `terms(i R + r)`
+    /// lanes on, where `H` is the number of lanes and `R` the number of outputs that are moved: `H` for [`Moved::Outputs`], else 1. `outputs[i R + r]`
     /// names rows and masks of what is moved back by `r` lanes.
     ///
     /// # Errors
