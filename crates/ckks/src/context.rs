@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, RwLock};
 use tacit_ring::sampling::uniform_from_seed;
-use tacit_ring::{BaseConverter, Modulus, NttPermutation, NttTable, RnsPoly};
+use tacit_ring::{BaseConverter, Modulus, NttPermutation, NttTable, PackedPoly, RnsPoly};
 
 /// Which base conversion of a key switch ("mod-up", "mod-down"): the key of the converter cache.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -288,6 +288,11 @@ impl Context {
         })
     }
 
+    /// A polynomial over `q_0..=q_level` and some special primes without gaps.
+    pub(crate) fn packed(&self, poly: &RnsPoly, level: usize) -> PackedPoly {
+        PackedPoly::new(poly, |j| self.modulus(level, j).bits())
+    }
+
     /// Checks ring dimension, level and limb count of a polynomial over `q_0..=q_level` and `special` special primes.
     pub(crate) fn check_poly(
         &self,
@@ -296,10 +301,21 @@ impl Context {
         level: usize,
         special: usize,
     ) -> Result<(), CkksError> {
-        if poly.n() != self.n() {
+        self.check_shape(what, [poly.n(), poly.limbs()], level, special)
+    }
+
+    /// The same of a ring dimension and a number of limbs.
+    pub(crate) fn check_shape(
+        &self,
+        what: &'static str,
+        [n, limbs]: [usize; 2],
+        level: usize,
+        special: usize,
+    ) -> Result<(), CkksError> {
+        if n != self.n() {
             return Err(CkksError::Shape {
                 what,
-                found: poly.n(),
+                found: n,
                 expected: format!("ring dimension {}", self.n()),
             });
         }
@@ -311,10 +327,10 @@ impl Context {
                 expected: format!("at most {} special primes", self.params.p_len()),
             });
         }
-        if poly.limbs() != level + 1 + special {
+        if limbs != level + 1 + special {
             return Err(CkksError::Shape {
                 what,
-                found: poly.limbs(),
+                found: limbs,
                 expected: format!("{} limbs at level {level}", level + 1 + special),
             });
         }

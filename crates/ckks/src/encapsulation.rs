@@ -91,9 +91,9 @@ impl EncapsulationKeys {
         let Some((b, a)) = digits.next() else {
             return refuse(raise, full);
         };
-        let mut sum = (b.clone(), a.clone());
+        let mut sum = (b.unpack(), a.unpack());
         for (b, a) in digits {
-            for (sum, digit) in [(&mut sum.0, b), (&mut sum.1, a)] {
+            for (sum, digit) in [(&mut sum.0, b.unpack()), (&mut sum.1, a.unpack())] {
                 for (j, limb) in sum.limbs_iter_mut().enumerate() {
                     ops::add_assign(ctx.modulus(full.level, j), limb, digit.limb(j));
                 }

@@ -213,7 +213,7 @@ impl Evaluator {
             let mut rotated = Division::of_each(
                 &divisions,
                 &self.ctx,
-                |k, j| hoisted.digits.key_limbs(switched[k].0, j),
+                |k, j| hoisted.digits.key_words(switched[k].0, j),
                 |k, j, u0, u1| {
                     hoisted.inner_product_limb(&self.ctx, switched[k].0, j, u0, u1);
                 },

@@ -300,7 +300,8 @@ impl KeyGenerator {
                         ops::mul_scalar_add_assign(m, b, from.limb(j), ctx.p_product(special, j));
                     }
                 });
-            key.digits.push((b, a));
+            key.digits
+                .push((ctx.packed(&b, level), ctx.packed(&a, level)));
         }
         Ok(key)
     }

@@ -20,7 +20,7 @@ use crate::error::CkksError;
 use crate::evaluator::Evaluator;
 use crate::keys::{EvaluationKeys, KeyShape, SwitchingKey};
 use rayon::prelude::*;
-use tacit_ring::{NttPermutation, RnsPoly, ops};
+use tacit_ring::{NttPermutation, PackedLimb, RnsPoly, ops};
 
 /// The digits of a polynomial after mod-up. A digit's own limbs are those of the polynomial itself and are not repeated.
 pub(crate) struct Digits {
@@ -120,11 +120,17 @@ impl Digits {
             .map(|d| self.limb(ctx, c, d, j))
             .collect();
         let [b, a] = self.key_limbs(key, j);
-        ops::inner_product_pair(ctx.modulus(self.level, j), u0, u1, &digits, &b, &a);
+        ops::inner_product_pair_packed(ctx.modulus(self.level, j), u0, u1, &digits, &b, &a);
     }
 
-    /// Limb `j` of the key's `b_d` and `a_d`: what [`Self::inner_product_limb`] reads from memory.
-    pub fn key_limbs<'k>(&self, key: &'k SwitchingKey, j: usize) -> [Vec<&'k [u64]>; 2] {
+    /// The words of limb `j` of the key's `b_d` and `a_d`: what [`Self::inner_product_limb`] reads from memory.
+    pub fn key_words<'k>(&self, key: &'k SwitchingKey, j: usize) -> [Vec<&'k [u64]>; 2] {
+        self.key_limbs(key, j)
+            .map(|limbs| limbs.iter().map(PackedLimb::words).collect())
+    }
+
+    /// Limb `j` of the key's `b_d` and `a_d`.
+    fn key_limbs<'k>(&self, key: &'k SwitchingKey, j: usize) -> [Vec<PackedLimb<'k>>; 2] {
         let at = key.limb_at(self.level, j);
         let digits = &key.digits()[..self.foreign.len()];
         [
@@ -385,8 +391,9 @@ pub(crate) fn check_key(ctx: &Context, key: &SwitchingKey, level: usize) -> Resu
         return refuse("the key was made with other parameters".into());
     }
     key.digits.iter().try_for_each(|(b, a)| {
-        ctx.check_poly("switching key", b, top, special)?;
-        ctx.check_poly("switching key", a, top, special)
+        [b, a].into_iter().try_for_each(|poly| {
+            ctx.check_shape("switching key", [poly.n(), poly.limbs()], top, special)
+        })
     })
 }
 
@@ -403,7 +410,7 @@ impl Evaluator {
         count(&self.counters.key_switches, 1);
         division.of(
             &self.ctx,
-            |j| digits.key_limbs(key, j),
+            |j| digits.key_words(key, j),
             |j, u0, u1| digits.inner_product_limb(&self.ctx, c, key, j, u0, u1),
         )
     }
@@ -489,7 +496,7 @@ impl Evaluator {
             addends: [None; 2],
             permutation: None,
         };
-        let reads = |j| digits.key_limbs(key, j);
+        let reads = |j| digits.key_words(key, j);
         let parts = division.of(&self.ctx, reads, |j, u0, u1| {
             digits.inner_product_limb(&self.ctx, d2, key, j, u0, u1);
             // P d has residues in the chain only.

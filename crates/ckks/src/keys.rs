@@ -8,7 +8,8 @@
 //! ```
 //!
 //! (Han and Ki, ePrint 2019/688.) Because `g_d` is defined residue by residue, a key made at one level works at every lower level by ignoring
-//! the upper limbs. `a_d` is expanded from a 32-byte seed and never stored or sent.
+//! the upper limbs. `a_d` is expanded from a 32-byte seed and never sent. In memory both are packed ([`PackedPoly`]): a key is read once in each
+//! use, and a product with it takes as long as that reading.
 
 use crate::context::Context;
 use crate::error::CkksError;
@@ -17,7 +18,7 @@ use crate::security::{KeyDescription, SecretDistribution};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use tacit_ring::RnsPoly;
+use tacit_ring::{PackedPoly, RnsPoly};
 use zeroize::{Zeroize, Zeroizing};
 
 /// A random name for a secret key, carried by everything made with it, so that mixing keys is an error instead of noise. Public.
@@ -160,6 +161,16 @@ impl KeyShape {
         Self { level, special }
     }
 
+    /// Bytes of a key of this shape in memory: two packed polynomials for each digit, without what aligns their limbs.
+    pub fn bytes(&self, params: &Parameters) -> u64 {
+        let chain = params.q_moduli().iter().take(self.level + 1);
+        let bits: u64 = chain
+            .chain(params.p_moduli().iter().take(self.special))
+            .map(|q| u64::from(q.bits()))
+            .sum();
+        2 * params.digits_at(self.level) as u64 * params.n() as u64 * bits / 8
+    }
+
     /// # Errors
     /// [`CkksError::KeyShape`] if the level or the number of special primes does not exist, or if the special primes are smaller (by
     /// more than one bit) than the largest digit: the key's error would then be multiplied by their ratio.
@@ -227,7 +238,7 @@ pub struct SwitchingKey {
     /// What it is for.
     pub role: KeyRole,
     /// `(b_d, a_d)` over `q_0..=q_level, p_0..p_{special-1}`, NTT form.
-    pub(crate) digits: Vec<(RnsPoly, RnsPoly)>,
+    pub(crate) digits: Vec<(PackedPoly, PackedPoly)>,
     pub(crate) seed: [u8; 32],
     /// Distribution of the secret switched to: the one that protects this key.
     pub(crate) target: SecretDistribution,
@@ -244,7 +255,7 @@ impl SwitchingKey {
     }
 
     /// `(b_d, a_d)` of every digit.
-    pub fn digits(&self) -> &[(RnsPoly, RnsPoly)] {
+    pub fn digits(&self) -> &[(PackedPoly, PackedPoly)] {
         &self.digits
     }
 
@@ -255,10 +266,7 @@ impl SwitchingKey {
 
     /// Bytes of residues held in memory.
     pub fn bytes(&self) -> usize {
-        self.digits
-            .iter()
-            .map(|(b, a)| 8 * b.n() * (b.limbs() + a.limbs()))
-            .sum()
+        self.digits.iter().map(|(b, a)| b.bytes() + a.bytes()).sum()
     }
 
     /// What its security depends on.

@@ -50,7 +50,7 @@ impl KeyPlan {
         self.galois_shapes()
             .map(|(_, shape)| shape)
             .chain([self.relinearisation_shape(), KeyShape::full(params)])
-            .map(|shape| key_bytes(params, shape))
+            .map(|shape| shape.bytes(params))
             .sum()
     }
 
@@ -318,11 +318,6 @@ impl EncryptedModel {
     pub fn params(&self) -> &Parameters {
         self.engine.context().params()
     }
-}
-
-/// Bytes of a switching key in memory: two polynomials for each digit.
-fn key_bytes(params: &Parameters, shape: KeyShape) -> u64 {
-    (2 * params.digits_at(shape.level) * (shape.level + 1 + shape.special) * params.n() * 8) as u64
 }
 
 /// A Galois key: element, level, special primes.

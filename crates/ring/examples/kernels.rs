@@ -13,7 +13,7 @@ use std::{
 
 use rand_core::SeedableRng;
 use tacit_ring::{
-    BaseConverter, Modulus, NttPermutation, NttTable, RnsPoly, galois_of_rotation,
+    BaseConverter, Modulus, NttPermutation, NttTable, PackedPoly, RnsPoly, galois_of_rotation,
     kernels::{self, Kernel},
     ntt_primes, sampling,
 };
@@ -182,6 +182,17 @@ fn main() {
         report.time(&format!("two inner products of {k}"), 1, |_, kernel| {
             kernel.inner_product_pair(m, out0.limb_mut(0), out1.limb_mut(0), &a, &b, &c)
         });
+        let packed = [&b, &c]
+            .map(|rows| PackedPoly::new(&RnsPoly::from_slice(n, &rows.concat()), |_| m.bits()));
+        let [b, c] = [0, 1].map(|i| (0..k).map(|j| packed[i].limb(j)).collect::<Vec<_>>());
+        report.time(
+            &format!("two inner products of {k}, packed"),
+            1,
+            |_, kernel| {
+                let (out0, out1) = (out0.limb_mut(0), out1.limb_mut(0));
+                kernel.inner_product_pair_packed(m, out0, out1, &a, &b, &c)
+            },
+        );
     }
     for (k, l) in [(9, 36), (9, 27), (1, 26)] {
         let converter = BaseConverter::new(&moduli[..k], &moduli[9..9 + l]).expect("bases");

@@ -20,6 +20,7 @@
 //! | [`Modulus`] | a prime below 2^50 with the constants of its reductions |
 //! | [`ntt_primes`] | primes `1 mod 2n` near a power of two |
 //! | [`RnsPoly`] | the residues of one polynomial, aligned, on huge pages |
+//! | [`PackedPoly`] | the same without gaps, for keys |
 //! | [`NttTable`] | the negacyclic transform and its inverse |
 //! | [`ops`] | element-wise arithmetic and inner products |
 //! | [`BaseConverter`] | residues modulo other primes, exact on centred integers |
@@ -54,6 +55,7 @@ mod memory;
 pub mod modulus;
 pub mod ntt;
 pub mod ops;
+pub mod packed;
 pub mod poly;
 pub mod primes;
 pub mod sampling;
@@ -66,5 +68,6 @@ pub use base_conversion::BaseConverter;
 pub use error::RingError;
 pub use modulus::Modulus;
 pub use ntt::{NttTable, bit_reverse};
+pub use packed::{PackedLimb, PackedPoly};
 pub use poly::RnsPoly;
 pub use primes::{is_prime, ntt_primes};

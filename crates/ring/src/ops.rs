@@ -6,7 +6,7 @@
 //! # Panics
 //! All functions panic if the lengths of their slices differ.
 
-use crate::{Modulus, kernels};
+use crate::{Modulus, PackedLimb, kernels};
 
 #[inline(always)]
 #[track_caller]
@@ -122,7 +122,7 @@ pub fn inner_product(m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u64]]) {
 }
 
 /// Two inner products with the same left side: `out0 = sum_k a[k] * b0[k]` and `out1 = sum_k a[k] * b1[k]`, each reduced
-/// once. This is the product of a decomposed polynomial with a switching key. Both outputs are overwritten.
+/// once. Both outputs are overwritten.
 ///
 /// Also panics if `a`, `b0` and `b1` have different numbers of rows. No rows give zero.
 #[track_caller]
@@ -142,4 +142,32 @@ pub fn inner_product_pair(
         .chain(b1)
         .for_each(|row| same(out0.len(), row.len()));
     kernels::active().inner_product_pair(m, out0, out1, a, b0, b1);
+}
+
+/// [`inner_product_pair`] of rows with packed rows: the product of a decomposed polynomial with a switching key.
+///
+/// Also panics if `a`, `b0` and `b1` have different numbers of rows, or if packed residues are not as wide as the modulus.
+#[track_caller]
+pub fn inner_product_pair_packed(
+    m: &Modulus,
+    out0: &mut [u64],
+    out1: &mut [u64],
+    a: &[&[u64]],
+    b0: &[PackedLimb<'_>],
+    b1: &[PackedLimb<'_>],
+) {
+    same(a.len(), b0.len());
+    same(a.len(), b1.len());
+    same(out0.len(), out1.len());
+    a.iter().for_each(|row| same(out0.len(), row.len()));
+    b0.iter().chain(b1).for_each(|row| {
+        same(out0.len(), row.len());
+        assert!(
+            row.bits() == m.bits(),
+            "packed residues of {} bits modulo a prime of {}",
+            row.bits(),
+            m.bits()
+        );
+    });
+    kernels::active().inner_product_pair_packed(m, out0, out1, a, b0, b1);
 }

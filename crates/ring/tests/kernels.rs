@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use tacit_ring::{
-    BaseConverter, Modulus, NttPermutation, NttTable,
+    BaseConverter, Modulus, NttPermutation, NttTable, PackedLimb, PackedPoly, RnsPoly,
     kernels::{self, Kernel, Portable},
     ntt_primes,
 };
@@ -124,6 +124,17 @@ proptest! {
             prop_assert_eq!(&single, &want0);
             prop_assert_eq!(&out0, &want0);
             prop_assert_eq!(&out1, &want1);
+            if len > 0 {
+                let packed = [&b, &c].map(|rows| {
+                    let poly = RnsPoly::from_slice(len, &rows.concat());
+                    PackedPoly::new(&poly, |_| m.bits())
+                });
+                let limbs: Vec<Vec<PackedLimb<'_>>> = packed.iter().map(|p| (0..p.limbs()).map(|j| p.limb(j)).collect()).collect();
+                let (mut out0, mut out1) = (vec![8; len], vec![9; len]);
+                kernel.inner_product_pair_packed(&m, &mut out0, &mut out1, &a, &limbs[0], &limbs[1]);
+                prop_assert_eq!(&out0, &want0, "packed, {}", kernel.name());
+                prop_assert_eq!(&out1, &want1, "packed, {}", kernel.name());
+            }
         }
     }
 

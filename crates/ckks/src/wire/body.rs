@@ -1,12 +1,12 @@
 //! The content of a frame: little-endian numbers and packed polynomials, every length checked before it is believed.
 
-use super::pack::{pack, packed_len, unpack};
+use super::pack::{pack, packed_len, push_words, unpack};
 use crate::context::{Context, limbs_mut};
 use crate::error::CkksError;
 use crate::keys::KeyId;
 use rayon::prelude::*;
 use std::sync::Arc;
-use tacit_ring::RnsPoly;
+use tacit_ring::{PackedPoly, RnsPoly};
 
 /// Builds the content of a frame.
 pub struct BodyWriter<'a> {
@@ -55,6 +55,14 @@ impl BodyWriter<'_> {
         for (j, limb) in poly.limbs_iter().enumerate() {
             let bits = self.ctx.modulus(level, j).bits();
             pack(&mut self.bytes, limb, bits);
+        }
+    }
+
+    /// The same of a polynomial that is packed in memory.
+    pub fn packed_poly(&mut self, poly: &PackedPoly) {
+        for limb in (0..poly.limbs()).map(|j| poly.limb(j)) {
+            let len = packed_len(limb.len(), limb.bits());
+            push_words(&mut self.bytes, limb.words(), len);
         }
     }
 }

@@ -243,9 +243,7 @@ impl WireObject for SwitchingKey {
         body.u64(value);
         encode_distribution(body, self.target);
         body.bytes(&self.seed);
-        self.digits
-            .iter()
-            .for_each(|(b, _)| body.poly(b, self.level));
+        self.digits.iter().for_each(|(b, _)| body.packed_poly(b));
         Ok(())
     }
 
@@ -271,8 +269,8 @@ impl WireObject for SwitchingKey {
         let digits = (0..ctx.params().digits_at(level))
             .map(|digit| {
                 Ok((
-                    body.poly(level, special)?,
-                    ctx.uniform(&seed, digit, level, special),
+                    ctx.packed(&body.poly(level, special)?, level),
+                    ctx.packed(&ctx.uniform(&seed, digit, level, special), level),
                 ))
             })
             .collect::<Result<_, CkksError>>()?;

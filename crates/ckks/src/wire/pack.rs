@@ -1,53 +1,47 @@
 //! Residues at the bit width of their modulus: 50 of 64 bits for a 50-bit prime, least significant bit first.
 
-use tacit_ring::Modulus;
+use tacit_ring::{Modulus, PackedLimb, packed};
 
 /// Bytes that `count` residues of `bits` bits take.
 pub fn packed_len(count: usize, bits: u32) -> usize {
     (count * bits as usize).div_ceil(8)
 }
 
-/// Appends residues, each `bits` (at most 56) wide.
+/// Appends residues, each `bits` wide (at most [`packed::MAX_BITS`]).
 pub fn pack(out: &mut Vec<u8>, residues: &[u64], bits: u32) {
-    let (mut acc, mut filled) = (0u128, 0u32);
-    for &x in residues {
-        acc |= (x as u128) << filled;
-        filled += bits;
-        if filled >= 64 {
-            out.extend_from_slice(&(acc as u64).to_le_bytes());
-            acc >>= 64;
-            filled -= 64;
-        }
+    let mut words = vec![0; packed::packed_words(residues.len(), bits)];
+    packed::pack(residues, bits, &mut words);
+    push_words(out, &words, packed_len(residues.len(), bits));
+}
+
+/// Appends the first `len` bytes of packed residues.
+pub fn push_words(out: &mut Vec<u8>, words: &[u64], len: usize) {
+    let end = out.len() + len;
+    out.reserve(len + 8);
+    for word in &words[..len.div_ceil(8)] {
+        out.extend_from_slice(&word.to_le_bytes());
     }
-    out.extend_from_slice(&acc.to_le_bytes()[..filled.div_ceil(8) as usize]);
+    out.truncate(end);
 }
 
 /// Reads residues modulo `m`; `bytes` must have [`packed_len`] bytes. `false` if a residue is not below the modulus or spare bits are set.
 pub fn unpack(bytes: &[u8], m: &Modulus, out: &mut [u64]) -> bool {
-    let bits = m.bits();
-    let mask = (1u64 << bits) - 1;
-    let (mut acc, mut filled) = (0u128, 0u32);
-    let mut words = bytes.chunks(8);
-    let mut valid = true;
-    for x in out {
-        if filled < bits {
-            let Some(chunk) = words.next() else {
-                return false;
-            };
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            acc |= (u64::from_le_bytes(word) as u128) << filled;
-            filled += 8 * chunk.len() as u32;
-            if filled < bits {
-                return false;
-            }
-        }
-        *x = acc as u64 & mask;
-        acc >>= bits;
-        filled -= bits;
-        valid &= *x < m.value();
+    let (bits, used) = (m.bits(), out.len() * m.bits() as usize);
+    if bytes.len() != packed_len(out.len(), bits) {
+        return false;
     }
-    valid && acc == 0 && words.next().is_none()
+    let mut words: Vec<u64> = Vec::with_capacity(bytes.len() / 8 + 1 + packed::SPARE_WORDS);
+    let (whole, rest) = bytes.as_chunks::<8>();
+    words.extend(whole.iter().map(|&word| u64::from_le_bytes(word)));
+    if !rest.is_empty() {
+        let mut word = [0; 8];
+        word[..rest.len()].copy_from_slice(rest);
+        words.push(u64::from_le_bytes(word));
+    }
+    words.resize(words.len() + packed::SPARE_WORDS, 0);
+    PackedLimb::new(&words, out.len(), bits).unpack(0, out);
+    let spare = used % 8 != 0 && bytes.last().is_some_and(|last| last >> (used % 8) != 0);
+    !spare && out.iter().all(|&x| x < m.value())
 }
 
 #[cfg(test)]

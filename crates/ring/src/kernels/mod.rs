@@ -46,7 +46,8 @@ pub mod portable;
 use std::sync::OnceLock;
 
 use crate::{
-    Modulus, NttPermutation, RingError, base_conversion::BaseTables, memory::AlignedWords,
+    Modulus, NttPermutation, PackedLimb, RingError, base_conversion::BaseTables,
+    memory::AlignedWords,
 };
 
 pub use portable::Portable;
@@ -130,6 +131,16 @@ pub trait Kernel: Send + Sync {
         a: &[&[u64]],
         b0: &[&[u64]],
         b1: &[&[u64]],
+    );
+    /// The same where `b0` and `b1` are packed, with the bits of the modulus.
+    fn inner_product_pair_packed(
+        &self,
+        m: &Modulus,
+        out0: &mut [u64],
+        out1: &mut [u64],
+        a: &[&[u64]],
+        b0: &[PackedLimb<'_>],
+        b1: &[PackedLimb<'_>],
     );
     /// Centred conversion between RNS bases.
     fn base_convert(&self, t: &BaseTables, from: &[&[u64]], to: &mut [&mut [u64]]);

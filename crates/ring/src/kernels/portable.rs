@@ -2,7 +2,7 @@
 
 use super::{Kernel, NttPlan};
 use crate::{
-    Modulus, NttPermutation, automorphism::BLOCK, base_conversion::BaseTables,
+    Modulus, NttPermutation, PackedLimb, automorphism::BLOCK, base_conversion::BaseTables,
     memory::AlignedWords, ntt::bit_reverse,
 };
 
@@ -45,6 +45,28 @@ const MAX_LAZY: usize = 1 << 27;
 
 /// `2^52`, from where on doubles are integers.
 const TWO_52: f64 = (1u64 << 52) as f64;
+
+/// Inner products of rows with packed rows, from residue `from` on.
+pub(super) fn packed_pair(
+    m: &Modulus,
+    from: usize,
+    outputs: [&mut [u64]; 2],
+    a: &[&[u64]],
+    packed: [&[PackedLimb<'_>]; 2],
+) {
+    let mut unpacked = vec![[0; TILE]; a.len()];
+    for (out, packed) in outputs.into_iter().zip(packed) {
+        for (c, out) in out[from..].chunks_mut(TILE).enumerate() {
+            let range = from + c * TILE..from + c * TILE + out.len();
+            for (unpacked, row) in unpacked.iter_mut().zip(packed) {
+                row.unpack(range.start, &mut unpacked[..range.len()]);
+            }
+            let a: Vec<&[u64]> = a.iter().map(|a| &a[range.clone()]).collect();
+            let b: Vec<&[u64]> = unpacked.iter().map(|b| &b[..range.len()]).collect();
+            Portable.inner_product(m, out, &a, &b);
+        }
+    }
+}
 
 impl Kernel for Portable {
     fn name(&self) -> &'static str {
@@ -226,6 +248,18 @@ impl Kernel for Portable {
     ) {
         self.inner_product(m, out0, a, b0);
         self.inner_product(m, out1, a, b1);
+    }
+
+    fn inner_product_pair_packed(
+        &self,
+        m: &Modulus,
+        out0: &mut [u64],
+        out1: &mut [u64],
+        a: &[&[u64]],
+        b0: &[PackedLimb<'_>],
+        b1: &[PackedLimb<'_>],
+    ) {
+        packed_pair(m, 0, [out0, out1], a, [b0, b1]);
     }
 
     fn base_convert(&self, t: &BaseTables, from: &[&[u64]], to: &mut [&mut [u64]]) {

@@ -12,7 +12,7 @@ mod ntt;
 mod sums;
 
 use super::{Kernel, NttPlan};
-use crate::{Modulus, NttPermutation, base_conversion::BaseTables};
+use crate::{Modulus, NttPermutation, PackedLimb, base_conversion::BaseTables};
 
 /// Four residues at a time with fused multiply-adds in double precision. A value exists only on machines that have them.
 pub struct Avx2(());
@@ -58,6 +58,7 @@ impl Kernel for Avx2 {
         elementwise::permute(permutation: &NttPermutation, out: &mut [u64], a: &[u64]);
         sums::inner_product(m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u64]]);
         sums::inner_product_pair(m: &Modulus, out0: &mut [u64], out1: &mut [u64], a: &[&[u64]], b0: &[&[u64]], b1: &[&[u64]]);
+        sums::inner_product_pair_packed(m: &Modulus, out0: &mut [u64], out1: &mut [u64], a: &[&[u64]], b0: &[PackedLimb<'_>], b1: &[PackedLimb<'_>]);
         sums::base_convert(t: &BaseTables, from: &[&[u64]], to: &mut [&mut [u64]]);
     }
 }

@@ -12,12 +12,13 @@
 
 use std::arch::x86_64::*;
 
-use super::arith::{F, Factor, LANES, VMod, load, splat, to_double};
+use super::arith::{F, Factor, I, LANES, VMod, load, splat, to_double};
 use crate::{
-    Modulus,
+    Modulus, PackedLimb,
     base_conversion::BaseTables,
     kernels::{
         Kernel, Portable,
+        portable::packed_pair,
         vector_loops::{check, tails},
     },
 };
@@ -46,6 +47,72 @@ unsafe fn load_step(row: &[u64], at: usize) -> [F; WIDTH] {
         // SAFETY: the caller promises that the words exist.
         to_double(unsafe { _mm256_loadu_si256(row.as_ptr().add(at + LANES * u).cast()) })
     })
+}
+
+/// How packed residues become words. Of eight, which take `w` bytes, lane `i` gets the eight bytes from byte `floor(i w / 8)` on, shifted by
+/// `i w mod 8` bits; two neighbours lie within 16 bytes, which is what a byte shuffle reaches.
+struct Unpack {
+    /// First byte of each pair of lanes.
+    pairs: [usize; 4],
+    /// Bytes of the lanes of two pairs, from the first byte of each pair.
+    bytes: [I; 2],
+    shift: [I; 2],
+    mask: I,
+    bits: usize,
+}
+
+impl Unpack {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,bmi2")]
+    fn new(m: &Modulus) -> Self {
+        let bits = m.bits() as usize;
+        let first = |lane: usize| lane * bits / 8;
+        let bytes = |register: usize| {
+            let bytes: [u8; 32] = std::array::from_fn(|at| {
+                let lane = 4 * register + at / 8;
+                // at most 7 + 7
+                (first(lane) - first(lane - lane % 2) + at % 8) as u8
+            });
+            // SAFETY: the array is 32 bytes long.
+            unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+        };
+        let shift = |register: usize| {
+            load(&std::array::from_fn(|i| {
+                ((4 * register + i) * bits % 8) as u64
+            }))
+        };
+        Self {
+            pairs: std::array::from_fn(|pair| first(2 * pair)),
+            bytes: [bytes(0), bytes(1)],
+            shift: [shift(0), shift(1)],
+            mask: _mm256_set1_epi64x((1 << bits) - 1),
+            bits,
+        }
+    }
+
+    /// Reads `WIDTH` registers at residue `at`, a multiple of eight, of a limb, as doubles.
+    ///
+    /// # Safety
+    /// `at + STEP <= row.len()`, and the limb is of this width.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,bmi2")]
+    unsafe fn load_step(&self, row: &PackedLimb<'_>, at: usize) -> [F; WIDTH] {
+        debug_assert!(at + STEP <= row.len() && row.bits() as usize == self.bits);
+        let start = row.words().as_ptr().cast::<u8>();
+        std::array::from_fn(|u| {
+            let (group, register) = (at / 8 + u / 2, u % 2);
+            // SAFETY: eight residues take `bits` bytes, so their first byte is `group` times that; a limb has 64 bytes after its last residue.
+            let pair = |i: usize| unsafe {
+                _mm_loadu_si128(start.add(group * self.bits + self.pairs[i]).cast())
+            };
+            let bytes = _mm256_set_m128i(pair(2 * register + 1), pair(2 * register));
+            let lanes = _mm256_shuffle_epi8(bytes, self.bytes[register]);
+            to_double(_mm256_and_si256(
+                _mm256_srlv_epi64(lanes, self.shift[register]),
+                self.mask,
+            ))
+        })
+    }
 }
 
 /// Reads `WIDTH` registers of doubles at coefficient `at` of a row.
@@ -160,6 +227,46 @@ pub(super) fn inner_product_pair(
     // Two sets of sums side by side do not fit into the sixteen registers.
     inner_product(m, out0, a, b0);
     inner_product(m, out1, a, b1);
+}
+
+#[target_feature(enable = "avx2,fma,bmi2")]
+pub(super) fn inner_product_pair_packed(
+    m: &Modulus,
+    out0: &mut [u64],
+    out1: &mut [u64],
+    a: &[&[u64]],
+    b0: &[PackedLimb<'_>],
+    b1: &[PackedLimb<'_>],
+) {
+    check(out0.len(), a.iter().copied());
+    let packed = || b0.iter().chain(b1);
+    assert!(
+        out0.len() == out1.len()
+            && packed().all(|row| row.len() == out0.len() && row.bits() == m.bits()),
+        "packed rows of other lengths or widths than {} residues of {} bits",
+        out0.len(),
+        m.bits()
+    );
+    let (v, unpack) = (VMod::new(m), Unpack::new(m));
+    let whole = out0.len() - out0.len() % STEP;
+    // Two sets of sums side by side do not fit into the sixteen registers.
+    for (out, b) in [(&mut *out0, b0), (&mut *out1, b1)] {
+        for at in (0..whole).step_by(STEP) {
+            let mut sums = Sums::zero();
+            for (k, (a, b)) in a.iter().zip(b).enumerate() {
+                if k > 0 && k % LAZY == 0 {
+                    sums.fold(&v);
+                }
+                // SAFETY: all rows are as long as `out` and of the modulus's width, and `at + STEP <= whole`.
+                unsafe { sums.add(load_step(a, at), unpack.load_step(b, at)) }
+            }
+            // SAFETY: `at + STEP <= whole <= out.len()`.
+            unsafe { store_step(&v, out, at, sums.reduced(&v)) }
+        }
+    }
+    if whole < out0.len() {
+        packed_pair(m, whole, [out0, out1], a, [b0, b1]);
+    }
 }
 
 /// Coefficients whose `y_i` are kept at a time: 20 KiB for nine source moduli.

@@ -6,7 +6,7 @@ mod ntt;
 mod sums;
 
 use super::{Kernel, NttPlan};
-use crate::{Modulus, NttPermutation, base_conversion::BaseTables};
+use crate::{Modulus, NttPermutation, PackedLimb, base_conversion::BaseTables};
 
 /// Eight residues at a time with 52-bit multiply-add instructions. A value exists only on machines that have them.
 pub struct Avx512(());
@@ -14,11 +14,12 @@ pub struct Avx512(());
 static INSTANCE: Avx512 = Avx512(());
 
 impl Avx512 {
-    /// The kernel, if this machine has AVX-512 F, DQ and IFMA.
+    /// The kernel, if this machine has AVX-512 F, DQ, IFMA and VBMI (which came with IFMA).
     pub fn detect() -> Option<&'static Self> {
         let found = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512ifma");
+            && is_x86_feature_detected!("avx512ifma")
+            && is_x86_feature_detected!("avx512vbmi");
         found.then_some(&INSTANCE)
     }
 }
@@ -52,6 +53,7 @@ impl Kernel for Avx512 {
         elementwise::permute(permutation: &NttPermutation, out: &mut [u64], a: &[u64]);
         sums::inner_product(m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u64]]);
         sums::inner_product_pair(m: &Modulus, out0: &mut [u64], out1: &mut [u64], a: &[&[u64]], b0: &[&[u64]], b1: &[&[u64]]);
+        sums::inner_product_pair_packed(m: &Modulus, out0: &mut [u64], out1: &mut [u64], a: &[&[u64]], b0: &[PackedLimb<'_>], b1: &[PackedLimb<'_>]);
         sums::base_convert(t: &BaseTables, from: &[&[u64]], to: &mut [&mut [u64]]);
     }
 }

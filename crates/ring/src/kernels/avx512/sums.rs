@@ -7,10 +7,11 @@ use std::arch::x86_64::*;
 
 use super::arith::{V, VMod, hi, lo, load, reduce_once, splat, store};
 use crate::{
-    Modulus,
+    Modulus, PackedLimb,
     base_conversion::BaseTables,
     kernels::{
         Kernel, Portable,
+        portable::packed_pair,
         vector_loops::{check, tails},
     },
 };
@@ -34,6 +35,55 @@ unsafe fn load_step(row: &[u64], at: usize) -> [V; WIDTH] {
     debug_assert!(at + STEP <= row.len());
     // SAFETY: the caller promises that the words exist.
     std::array::from_fn(|u| unsafe { _mm512_loadu_si512(row.as_ptr().add(at + 8 * u).cast()) })
+}
+
+/// How eight packed residues become a register: lane `i` gets the eight bytes from byte `floor(i w / 8)` on, shifted by `i w mod 8` bits.
+struct Unpack {
+    bytes: V,
+    shift: V,
+    mask: V,
+    bits: usize,
+}
+
+impl Unpack {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(m: &Modulus) -> Self {
+        let bits = m.bits() as usize;
+        // at most byte 7 * 56 / 8 + 7 = 56
+        let bytes: [u8; 64] = std::array::from_fn(|at| (at / 8 * bits / 8 + at % 8) as u8);
+        let shift: [u64; 8] = std::array::from_fn(|i| (i * bits % 8) as u64);
+        // SAFETY: both arrays are 64 bytes long.
+        let (bytes, shift) = unsafe {
+            (
+                _mm512_loadu_si512(bytes.as_ptr().cast()),
+                _mm512_loadu_si512(shift.as_ptr().cast()),
+            )
+        };
+        Self {
+            bytes,
+            shift,
+            mask: splat((1 << bits) - 1),
+            bits,
+        }
+    }
+
+    /// Reads `WIDTH` registers at residue `at`, a multiple of eight, of a limb.
+    ///
+    /// # Safety
+    /// `at + STEP <= row.len()`, and the limb is of this width.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vbmi")]
+    unsafe fn load_step(&self, row: &PackedLimb<'_>, at: usize) -> [V; WIDTH] {
+        debug_assert!(at + STEP <= row.len() && row.bits() as usize == self.bits);
+        let start = row.words().as_ptr().cast::<u8>();
+        std::array::from_fn(|u| {
+            // SAFETY: eight residues take `bits` bytes, so their first byte is `at / 8 + u` times that; a limb has 64 bytes after its last residue.
+            let bytes = unsafe { _mm512_loadu_si512(start.add((at / 8 + u) * self.bits).cast()) };
+            let lanes = _mm512_permutexvar_epi8(self.bytes, bytes);
+            _mm512_and_si512(_mm512_srlv_epi64(lanes, self.shift), self.mask)
+        })
+    }
 }
 
 /// Writes `WIDTH` registers at coefficient `at` of a row.
@@ -156,6 +206,51 @@ pub(super) fn inner_product_pair(
     if whole < out0.len() {
         let (a, b0, b1) = (tails(a, whole), tails(b0, whole), tails(b1, whole));
         Portable.inner_product_pair(m, &mut out0[whole..], &mut out1[whole..], &a, &b0, &b1);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512ifma,avx512vbmi")]
+pub(super) fn inner_product_pair_packed(
+    m: &Modulus,
+    out0: &mut [u64],
+    out1: &mut [u64],
+    a: &[&[u64]],
+    b0: &[PackedLimb<'_>],
+    b1: &[PackedLimb<'_>],
+) {
+    check(out0.len(), a.iter().copied());
+    let packed = || b0.iter().chain(b1);
+    assert!(
+        out0.len() == out1.len()
+            && packed().all(|row| row.len() == out0.len() && row.bits() == m.bits()),
+        "packed rows of other lengths or widths than {} residues of {} bits",
+        out0.len(),
+        m.bits()
+    );
+    let (v, unpack) = (VMod::new(m), Unpack::new(m));
+    let whole = out0.len() - out0.len() % STEP;
+    for at in (0..whole).step_by(STEP) {
+        let (mut sums0, mut sums1) = (Sums::zero(), Sums::zero());
+        for (k, ((a, b0), b1)) in a.iter().zip(b0).zip(b1).enumerate() {
+            if k > 0 && k % LAZY == 0 {
+                sums0.fold(&v);
+                sums1.fold(&v);
+            }
+            // SAFETY: all rows are as long as `out0` and of the modulus's width, and `at + STEP <= whole`.
+            unsafe {
+                let x = load_step(a, at);
+                sums0.add(x, unpack.load_step(b0, at));
+                sums1.add(x, unpack.load_step(b1, at));
+            }
+        }
+        // SAFETY: both outputs have the same length, and `at + STEP <= whole`.
+        unsafe {
+            store_step(out0, at, sums0.reduced(&v));
+            store_step(out1, at, sums1.reduced(&v));
+        }
+    }
+    if whole < out0.len() {
+        packed_pair(m, whole, [out0, out1], a, [b0, b1]);
     }
 }
 
