@@ -7,6 +7,8 @@ TACIT is the executable; `flwr` 1.41.0 must be installed beside this Python. Sce
     stock-server   Flower's FedAvg and four `tacit federate node`: the final adapter is that of `tacit federate run`, bit for bit
     both           `tacit federate coordinate` and four nodes, plain, compressed with merged residuals, SCAFFOLD in signed payloads, and under a
                    secure sum: the same bits again
+    head           the head of the model that judges videos: a coordinator without any table, four nodes of which each has its own only, plain and
+                   under a secure sum: the same bits again
     deadline       a node that has stopped is left out of a secure sum's rounds when they are over, and takes part again when it goes on
     buffer         no rounds: steps of two updates, while a node stands still and comes back with an old one
     forged         a node that signs with another key than the roster's is left out of every round
@@ -263,6 +265,46 @@ def both(w):
 SECURE = '[[stage]]\nkind = "clip"\nnorm = 0.5\n[[stage]]\nkind = "secure-sum"\n'
 
 
+def head(w):
+    tables = [f"table-{k}.safetensors" for k in range(CLIENTS)]
+    for table, place in zip(tables, ["room", "kitchen", "park", "street"]):
+        w.run(w.tacit, "inspect", "head", "--features", table, "--place", place, "--clips", 24, "--json")
+    said = []
+    for name, stages in [("plain", ""), ("secure", SECURE)]:
+        with World(w.tacit) as v:
+
+            def config(file, tables, roster="[]"):
+                path = v.dir / f"{file}.toml"
+                path.write_text(
+                    f"rounds = {ROUNDS}\nroster = {roster}\n[head]\ntables = {json.dumps(tables)}\nstart = \"blank\"\n"
+                    f"[data]\nvalidation_percent = 34\n[train]\nsteps = 4\nbatch = 8\nlr = 1e-3\n{stages}"
+                )
+                return path
+
+            everywhere = config("run", tables)
+            roster = json.dumps([i["roster"] for i in identities(v, everywhere)])
+            for table in tables:
+                shutil.copy(w.dir / table, v.dir)
+            _, want = v.embedded(config("run", tables, roster))
+            v.superlink("--isolation", "process")
+            for k, table in enumerate(tables):
+                mine = v.dir / f"of-{k}.safetensors"
+                (v.dir / table).rename(mine)
+                own = ["elsewhere"] * CLIENTS
+                own[k] = mine.name
+                v.node(config(f"node-{k}", own, roster), k, "--superlink", v.url)
+            v.submit()
+            began = time.time()
+            # Neither has the coordinator a table.
+            got, report = v.coordinate(everywhere)
+            assert got == want, f"{name}: {got} {want}\n{v.logs()}"
+            here = (v.dir / "embedded-run" / "head.safetensors").read_bytes()
+            assert here == (v.dir / "coordinator" / "head.safetensors").read_bytes(), name
+            up = sum(r["bytes_up"] for r in report["rounds"])
+            said.append(f"{name} {time.time() - began:.1f} s, {up / 1e6:.1f} MB up")
+    return f"{report['trained_values']} values, {ROUNDS} rounds: " + ", ".join(said)
+
+
 def deadline(w):
     stages = "[clock]\ndeadline = 4\n" + SECURE
     config = w.config(stages=stages)
@@ -482,7 +524,7 @@ def kills(w):
 
 
 SCENARIOS = {
-    "stock-server": stock_server, "both": both, "deadline": deadline, "buffer": buffer, "forged": forged, "nonsense": nonsense,
+    "stock-server": stock_server, "both": both, "head": head, "deadline": deadline, "buffer": buffer, "forged": forged, "nonsense": nonsense,
     "stock-nodes": stock_nodes, "supernode": supernode, "tls": tls, "kills": kills,
 }
 

@@ -26,6 +26,9 @@ struct Report {
     seconds: f64,
 }
 
+/// Hears of what happens, and may stop it.
+pub type Tell<'t> = &'t dyn Fn(RemoteEvent<'_>) -> ControlFlow<()>;
+
 /// Runs the command.
 pub fn run(args: &CoordinateArgs, global: &Global) -> Outcome {
     let began = Instant::now();
@@ -33,8 +36,43 @@ pub fn run(args: &CoordinateArgs, global: &Global) -> Outcome {
     if let Some(out) = &args.out {
         config.out = out.clone();
     }
+    if let Some(data) = config.head.clone() {
+        return super::head::coordinate(args, config, &data, global);
+    }
     let clients = args.clients.unwrap_or_else(|| config.clients());
     let base = Setting::base(&config)?;
+    let run = over_link(args, global, &head(), &line, |options, tell| {
+        let (run, done) = coordinate(config, base, clients, options, tell).map_err(failure)?;
+        let rounds = run.state().records.len();
+        Ok((run, rounds, done))
+    })?;
+    let folder = run.config().out.join("model");
+    export_model(&run, &run.state().global, &folder).map_err(failure)?;
+    let report = Report {
+        stages: stages(&run),
+        rounds: run.state().records.clone(),
+        folder: folder.display().to_string(),
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    if global.json {
+        return print_json(&report);
+    }
+    println!(
+        "model in {}, {} s in total; next: tacit model calibrate {0}",
+        report.folder,
+        seconds(report.seconds)
+    );
+    Ok(())
+}
+
+/// Does `work` over the SuperLink and shows its rounds as lines under `columns`. The work returns the run, its rounds and whether it came to its end.
+pub fn over_link<R>(
+    args: &CoordinateArgs,
+    global: &Global,
+    columns: &str,
+    line: &dyn Fn(&RoundRecord) -> String,
+    work: impl FnOnce(&RemoteOptions, Tell<'_>) -> Outcome<(R, usize, bool)>,
+) -> Outcome<R> {
     let options = RemoteOptions {
         address: Address {
             url: args.superlink.clone(),
@@ -48,7 +86,7 @@ pub fn run(args: &CoordinateArgs, global: &Global) -> Outcome {
     };
     let bar = Display::pick(global.json).waiting("waiting for the SuperLink, a run and its nodes");
     if !global.json {
-        bar.suspend(|| println!("{}", head()));
+        bar.suspend(|| println!("{columns}"));
     }
     let tell = |event: RemoteEvent<'_>| {
         match event {
@@ -80,17 +118,14 @@ pub fn run(args: &CoordinateArgs, global: &Global) -> Outcome {
             ControlFlow::Continue(())
         }
     };
-    let done = coordinate(config, base, clients, &options, &tell);
+    let done = work(&options, &tell);
     bar.finish_and_clear();
-    let (run, finished) = done.map_err(failure)?;
+    let (run, rounds, finished) = done?;
     if !finished {
         let problem = if interrupt::pressed() {
             Failure::new(
                 Kind::Interrupted,
-                format!(
-                    "interrupted after {} rounds; --resume goes on from there",
-                    run.state().records.len()
-                ),
+                format!("interrupted after {rounds} rounds; --resume goes on from there"),
             )
         } else {
             Failure::new(
@@ -103,21 +138,5 @@ pub fn run(args: &CoordinateArgs, global: &Global) -> Outcome {
         };
         return Err(problem);
     }
-    let folder = run.config().out.join("model");
-    export_model(&run, &run.state().global, &folder).map_err(failure)?;
-    let report = Report {
-        stages: stages(&run),
-        rounds: run.state().records.clone(),
-        folder: folder.display().to_string(),
-        seconds: began.elapsed().as_secs_f64(),
-    };
-    if global.json {
-        return print_json(&report);
-    }
-    println!(
-        "model in {}, {} s in total; next: tacit model calibrate {0}",
-        report.folder,
-        seconds(report.seconds)
-    );
-    Ok(())
+    Ok(run)
 }

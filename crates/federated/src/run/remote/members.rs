@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Link, RemoteEvent, RemoteOptions, Tell, failed, ours, within};
 use crate::FederatedError;
 use crate::flower::record::{Content, Record};
-use crate::run::Run;
+use crate::run::coordinated::Coordinated;
 
 /// Most bytes of an answer that is a few numbers: to who a node is, and to how good the model is.
 pub(super) const FEW: u64 = 1 << 20;
@@ -40,7 +40,7 @@ impl Members {
 /// Which node holds which client; waits until all `needed` are there, or, with a deadline, until it is over and as many as a round needs are there. A node
 /// that has once said who it is stays that client (`known`), also when it now answers with what cannot be read.
 pub(super) fn members(
-    run: &Run,
+    run: &dyn Coordinated,
     link: &dyn Link,
     needed: &[usize],
     known: &mut BTreeMap<u64, usize>,
@@ -53,9 +53,9 @@ pub(super) fn members(
         let nodes = link.nodes()?;
         let mut members = Members::default();
         let mut strangers = Vec::new();
-        let wanted = match within(&run.config) {
+        let wanted = match within(run.config()) {
             None => needed.len(),
-            Some(_) => run.config.least(needed.len()),
+            Some(_) => run.config().least(needed.len()),
         };
         if nodes.len() >= wanted {
             let question = Content(vec![("config".to_owned(), Record::Config(vec![ours(run)]))]);
@@ -69,7 +69,7 @@ pub(super) fn members(
                         .number("client")
                         .filter(|k| *k >= 0.0 && k.fract() == 0.0)
                         .map(|k| k as usize)
-                        .filter(|k| *k < run.clients.len()),
+                        .filter(|k| *k < run.count()),
                     // A node of ours with other settings says so; one of Flower's knows no queries.
                     Err(e) if e.reason.contains("configuration") => {
                         known.remove(&a.node);
@@ -96,8 +96,8 @@ pub(super) fn members(
             .iter()
             .filter(|k| members.nodes.contains_key(k))
             .count();
-        let over = within(&run.config).is_some_and(|d| began.elapsed() >= d);
-        if present == needed.len() || over && present >= run.config.least(needed.len()) {
+        let over = within(run.config()).is_some_and(|d| began.elapsed() >= d);
+        if present == needed.len() || over && present >= run.config().least(needed.len()) {
             return Ok(Some(members));
         }
         let event = RemoteEvent::Present {

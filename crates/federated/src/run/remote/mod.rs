@@ -10,6 +10,8 @@ mod buffer;
 mod members;
 mod sum;
 #[cfg(test)]
+mod task_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,10 +21,11 @@ use std::time::{Duration, Instant};
 use members::{FEW, Members, members};
 
 use super::client::Contribution;
+use super::coordinated::Coordinated;
 use super::party::{UPDATE, check_remote, roster};
 use super::round::Aggregate;
 use super::signer::open_from;
-use super::{BaseModel, RoundRecord, Run};
+use super::{BaseModel, RoundRecord, Run, TaskRun};
 use crate::compress::decode;
 use crate::config::RunConfig;
 use crate::flower::http::Address;
@@ -30,7 +33,8 @@ use crate::flower::limits::MESSAGE;
 use crate::flower::proto::Scalar;
 use crate::flower::record::{Content, Record, from_tensors, to_tensors};
 use crate::flower::runtime::{Answer, Runtime};
-use crate::lora::{Combine, start_of};
+use crate::lora::Combine;
+use crate::task::Task;
 use crate::{FederatedError, NamedTensors};
 
 /// How often a round is begun that all answer and that still has too few contributions.
@@ -141,28 +145,60 @@ pub fn coordinate(
     tell: Tell<'_>,
 ) -> Result<(Run, bool), FederatedError> {
     check_remote(&config)?;
+    let mut run = Run::coordinator(config, base, clients, options.resume)?;
+    let config = run.config.clone();
+    let buffer = config.clock.map_or(0, |c| c.buffer);
+    let done = connected(&config, options, tell, |link, options| match buffer {
+        0 => rounds(&mut run, link, options, tell),
+        size => buffer::steps(&mut run, link, size, options, tell),
+    })?;
+    Ok((run, done))
+}
+
+/// As [`coordinate`], of a [`Task`]: the nodes have its examples, and the run it returns has none.
+///
+/// # Errors
+/// As [`coordinate`].
+pub fn coordinate_task<'t, T: Task>(
+    config: RunConfig,
+    task: &'t T,
+    clients: usize,
+    options: &RemoteOptions,
+    tell: Tell<'_>,
+) -> Result<(TaskRun<'t, T>, bool), FederatedError> {
+    let mut run = TaskRun::coordinator(config, task, clients, options.resume)?;
+    let config = run.config().clone();
+    let done = connected(&config, options, tell, |link, options| {
+        rounds(&mut run, link, options, tell)
+    })?;
+    Ok((run, done))
+}
+
+/// Connects with the SuperLink, does `work` over it and tells it how that ended; `false` when it did not come to its end.
+fn connected(
+    config: &RunConfig,
+    options: &RemoteOptions,
+    tell: Tell<'_>,
+    work: impl FnOnce(&Runtime, &RemoteOptions) -> Result<bool, FederatedError>,
+) -> Result<bool, FederatedError> {
     let options = &RemoteOptions {
-        deadline: within(&config).unwrap_or(options.deadline),
+        deadline: within(config).unwrap_or(options.deadline),
         ..options.clone()
     };
-    let mut run = Run::coordinator(config, base, clients, options.resume)?;
-    std::fs::create_dir_all(&run.config.out).map_err(|e| FederatedError::io(&run.config.out, e))?;
+    std::fs::create_dir_all(&config.out).map_err(|e| FederatedError::io(&config.out, e))?;
     let go_on = || tell(RemoteEvent::Waiting).is_continue();
     let Some(link) = Runtime::acquire(&options.address, "flwr-serverapp", options.wait, &go_on)?
     else {
-        return Ok((run, false));
+        return Ok(false);
     };
-    let done = link.alive(|| match run.config.clock.map(|c| c.buffer) {
-        Some(size) if size > 0 => buffer::steps(&mut run, &link, size, options, tell),
-        _ => rounds(&mut run, &link, options, tell),
-    });
+    let done = link.alive(|| work(&link, options));
     match &done {
         Ok(true) => link.finish(Ok(()), None)?,
         Ok(false) => link.finish(Err("stopped"), None)?,
         // What went wrong counts, not whether the SuperLink could still be told.
         Err(e) => drop(link.finish(Err(&e.to_string()), None)),
     }
-    done.map(|done| (run, done))
+    done
 }
 
 /// How long a round may take, where the configuration says so: then it goes on without those that are late.
@@ -172,19 +208,19 @@ fn within(config: &RunConfig) -> Option<Duration> {
 }
 
 fn rounds(
-    run: &mut Run,
+    run: &mut dyn Coordinated,
     link: &dyn Link,
     options: &RemoteOptions,
     tell: Tell<'_>,
 ) -> Result<bool, FederatedError> {
     let mut known = BTreeMap::new();
-    while run.state.records.len() < run.config.rounds {
+    while run.state().records.len() < run.config().rounds {
         let Some(record) = round(run, link, &mut known, options, tell)? else {
             return Ok(false);
         };
-        run.state.records.push(record);
-        run.state.save(&run.checkpoint(), &run.fingerprint)?;
-        if let Some(r) = run.state.records.last()
+        run.state_mut().records.push(record);
+        run.state().save(&run.checkpoint(), run.fingerprint())?;
+        if let Some(r) = run.state().records.last()
             && tell(RemoteEvent::Round(r)).is_break()
         {
             return Ok(false);
@@ -194,13 +230,16 @@ fn rounds(
 }
 
 /// The mark of our own messages: what both sides must agree on.
-fn ours(run: &Run) -> (String, Scalar) {
-    ("tacit".to_owned(), Scalar::Text(run.fingerprint.clone()))
+fn ours(run: &dyn Coordinated) -> (String, Scalar) {
+    (
+        "tacit".to_owned(),
+        Scalar::Text(run.fingerprint().to_owned()),
+    )
 }
 
 /// The shared state as message content, without the mark for Flower's own nodes.
-fn shared(run: &Run, round: usize, mark: bool, more: Vec<(String, Scalar)>) -> Content {
-    let g = &run.state.global;
+fn shared(run: &dyn Coordinated, round: usize, mark: bool, more: Vec<(String, Scalar)>) -> Content {
+    let g = &run.state().global;
     let mut config = vec![("server-round".to_owned(), Scalar::Sint(round as i64 + 1))];
     if mark {
         config.push(ours(run));
@@ -210,8 +249,8 @@ fn shared(run: &Run, round: usize, mark: bool, more: Vec<(String, Scalar)>) -> C
         ("arrays".to_owned(), from_tensors(&g.adapter)),
         ("config".to_owned(), Record::Config(config)),
     ];
-    if run.config.train.scaffold {
-        records.push(("control".to_owned(), from_tensors(&run.state.control)));
+    if run.config().train.scaffold {
+        records.push(("control".to_owned(), from_tensors(&run.state().control)));
     }
     if !g.residual.is_empty() {
         records.push(("residual".to_owned(), from_tensors(&g.residual)));
@@ -222,23 +261,21 @@ fn shared(run: &Run, round: usize, mark: bool, more: Vec<(String, Scalar)>) -> C
 /// Most bytes that an answer to `train` or `train.sum` may have: what the largest of them has, twice over. An update takes at most nine bytes a value
 /// (its position and itself; eight from a node of Flower's that computes in double precision), a control variate four more, and beside them go names,
 /// heads, signatures and the shares for every other client.
-fn room(run: &Run, values: usize) -> u64 {
-    let m = &run.config.method;
-    let most = (m.ranks.iter().chain([&m.rank])).map(|&r| run.tuner.count(r));
-    let values = most.fold(values as u64, u64::max);
-    let clients = run.clients.len() as u64;
+fn room(run: &dyn Coordinated, values: usize) -> u64 {
+    let values = run.most_values().max(values as u64);
+    let clients = run.count() as u64;
     (32 * values + (4 << 10) * clients + FEW).min(MESSAGE)
 }
 
 fn round(
-    run: &mut Run,
+    run: &mut dyn Coordinated,
     link: &dyn Link,
     known: &mut BTreeMap<u64, usize>,
     options: &RemoteOptions,
     tell: Tell<'_>,
 ) -> Result<Option<RoundRecord>, FederatedError> {
     let began = Instant::now();
-    let round = run.state.records.len();
+    let round = run.state().records.len();
     let drawn = run.drawn(round);
     // Those that talked nonsense in an attempt that came to nothing.
     let mut out: BTreeSet<usize> = BTreeSet::new();
@@ -248,7 +285,7 @@ fn round(
         let Some(members) = members(run, link, &asked, known, options, tell)? else {
             return Ok(None);
         };
-        let c = &run.config;
+        let c = run.config();
         if members.stock
             && (c.hides_updates()
                 || c.signed()
@@ -262,7 +299,7 @@ fn round(
                 "hidden sums, signed payloads, SCAFFOLD and rules beside `average` need `tacit federate node`",
             ));
         }
-        let got = if run.config.hides_updates() {
+        let got = if run.config().hides_updates() {
             sum::hidden(run, link, round, &asked, &members, options, tell)?
         } else {
             visible(run, link, round, &asked, &members, options, tell)?
@@ -276,7 +313,7 @@ fn round(
                 }
                 // With noise all that were drawn are needed; else the next attempt does without them, if enough are left.
                 let left = asked.len() - useless.len();
-                if run.config.noise().is_none() && left >= run.config.least(drawn.len()) {
+                if run.config().noise().is_none() && left >= run.config().least(drawn.len()) {
                     out.extend(useless);
                 }
                 std::thread::sleep(options.pause);
@@ -296,7 +333,7 @@ fn round(
         if !late.is_empty() && tell(RemoteEvent::Late(&late)).is_break() {
             return Ok(None);
         }
-        let measure = |run: &Run| evaluated(run, link, round, &members, options, tell);
+        let measure = |run: &dyn Coordinated| evaluated(run, link, round, &members, options, tell);
         let mut record = run.finish_round(round, &contributions, aggregate, began, &measure)?;
         record.late = late;
         record.failed = failed;
@@ -305,11 +342,16 @@ fn round(
 }
 
 /// All have answered, again and again, and it does not make a round.
-fn nothing(run: &Run, round: usize, asked: &[usize], useless: &BTreeSet<usize>) -> FederatedError {
+fn nothing(
+    run: &dyn Coordinated,
+    round: usize,
+    asked: &[usize],
+    useless: &BTreeSet<usize>,
+) -> FederatedError {
     let useless: Vec<usize> = useless.iter().copied().collect();
-    let needed = match run.config.noise() {
+    let needed = match run.config().noise() {
         Some(_) => "all of them, for the noise of each is needed".to_owned(),
-        None => format!("at least {}", run.config.least(asked.len())),
+        None => format!("at least {}", run.config().least(asked.len())),
     };
     FederatedError::format(
         format!("round {}", round + 1),
@@ -418,26 +460,24 @@ fn check_size(tensors: &NamedTensors, what: &str) -> Result<(), FederatedError> 
 
 /// A contribution whose update is seen.
 fn read(
-    run: &Run,
+    run: &dyn Coordinated,
     round: usize,
     client: usize,
     content: &Content,
 ) -> Result<Contribution, FederatedError> {
-    let c = &run.config;
-    let rank = c.method.rank_of(client);
-    let start = start_of(&run.tuner, c.combine, &run.state.global, rank, round as u64)?;
+    let start = run.start(client, round)?;
     read_from(run, start, round, client, content)
 }
 
 /// The same for a client that began at `start`, in its turn number `turn`.
 fn read_from(
-    run: &Run,
+    run: &dyn Coordinated,
     start: NamedTensors,
     turn: usize,
     client: usize,
     content: &Content,
 ) -> Result<Contribution, FederatedError> {
-    let c = &run.config;
+    let c = run.config();
     let (update, bytes) = match content.bytes("update", UPDATE) {
         Some(sent) if c.signed() => {
             let keys = roster(c, &[client])?;
@@ -477,7 +517,7 @@ fn read_from(
 }
 
 fn visible(
-    run: &Run,
+    run: &dyn Coordinated,
     link: &dyn Link,
     round: usize,
     drawn: &[usize],
@@ -505,8 +545,8 @@ fn visible(
         return Ok(Got::Stopped);
     }
     let answered = got.len() + useless.len() == drawn.len();
-    let waited = answered || within(&run.config).is_some();
-    if !waited || got.len() < run.config.least(drawn.len()) {
+    let waited = answered || within(run.config()).is_some();
+    if !waited || got.len() < run.config().least(drawn.len()) {
         return Ok(Got::again(answered, useless));
     }
     let contributions: Vec<Contribution> = got.into_values().collect();
@@ -520,7 +560,7 @@ fn visible(
 
 /// Perplexity of the shared state over the text of all clients that are there; 0 where nobody measures.
 fn evaluated(
-    run: &Run,
+    run: &dyn Coordinated,
     link: &dyn Link,
     round: usize,
     members: &Members,

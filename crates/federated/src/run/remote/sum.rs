@@ -9,15 +9,16 @@ use crate::flower::proto::{Scalar, SintList};
 use crate::flower::record::{Array, Content, Record};
 use crate::protection::ClientId;
 use crate::protection::secure_aggregation::{FixedPoint, RoundConfig, Server};
+use crate::run::Hidden;
 use crate::run::client::Contribution;
+use crate::run::coordinated::Coordinated;
 use crate::run::party::{SUM, roster};
 use crate::run::round::Aggregate;
-use crate::run::{Hidden, Run};
 
 /// Asks `drawn` for a secure sum of their updates. A client that does not answer, or answers with what is none, has dropped out, as the protocol allows;
 /// where too few are left, or a part of the noise is missing, there is no sum.
 pub(super) fn hidden(
-    run: &Run,
+    run: &dyn Coordinated,
     link: &dyn Link,
     round: usize,
     drawn: &[usize],
@@ -25,10 +26,10 @@ pub(super) fn hidden(
     options: &RemoteOptions,
     tell: Tell<'_>,
 ) -> Result<Got, FederatedError> {
-    let bits = run.config.secure_bits().unwrap_or(24);
-    let roster = roster(&run.config, drawn)?;
-    let like = run.state.global.adapter.clone();
-    let (dimension, epsilon) = match &run.hidden {
+    let bits = run.config().secure_bits().unwrap_or(24);
+    let roster = roster(run.config(), drawn)?;
+    let like = run.state().global.adapter.clone();
+    let (dimension, epsilon) = match run.hidden() {
         Hidden::Noise(p) => (p.mechanism.encoded_len(), Some(p.ledger(round + 1)?)),
         _ => (like.count(), None),
     };
@@ -63,7 +64,7 @@ pub(super) fn hidden(
         let answered = replies.good.len() + replies.failed.len() == asked;
         useless.extend(&replies.failed);
         // Before anything is masked, a client that is missing can simply be waited for; after a deadline the protocol goes on if enough are there.
-        if step == 0 && !answered && within(&run.config).is_none() {
+        if step == 0 && !answered && within(run.config()).is_none() {
             return Ok(Got::again(false, useless));
         }
         for (k, answer) in &replies.good {
@@ -110,7 +111,7 @@ pub(super) fn hidden(
     };
     let n = sum.survivors.len();
     let mut average = like.clone();
-    match &run.hidden {
+    match run.hidden() {
         // Noise of all was calibrated for; a lost client's part would be missing.
         Hidden::Noise(_) if n < drawn.len() => {
             let answered = drawn.len() - n <= useless.len();
@@ -123,7 +124,7 @@ pub(super) fn hidden(
             )?;
         }
         _ => {
-            let bound = run.config.clip().unwrap_or(1.0);
+            let bound = run.config().clip().unwrap_or(1.0);
             let codec = FixedPoint::new(bits, bound, drawn.len())?;
             let mean: Vec<f32> = codec
                 .decode_sum(&sum.values, n)?
@@ -137,7 +138,7 @@ pub(super) fn hidden(
     contributions.retain(|k, _| survivors.contains(&(*k as ClientId)));
     let aggregate = Aggregate {
         average,
-        residual: run.state.global.residual.clone(),
+        residual: run.state().global.residual.clone(),
         bytes_up: up,
         bytes_down: down,
         error: None,
