@@ -80,8 +80,9 @@ pub fn over_link<R>(
             patience: Duration::from_secs(args.wait),
         },
         deadline: Duration::from_secs(args.deadline),
+        silence: Duration::from_secs(args.silence),
         wait: Duration::from_secs(args.wait),
-        resume: args.resume,
+        resume: !args.overwrite,
         pause: Duration::from_secs(1),
     };
     let bar = Display::pick(global.json).waiting("waiting for the SuperLink, a run and its nodes");
@@ -90,9 +91,22 @@ pub fn over_link<R>(
     }
     let tell = |event: RemoteEvent<'_>| {
         match event {
-            RemoteEvent::Present { clients, of } => {
-                bar.set_message(format!("{clients} of {of} clients are there"));
+            RemoteEvent::Present {
+                clients,
+                of,
+                missing,
+            } => {
+                bar.set_message(format!(
+                    "{clients} of {of} clients are there, not {missing:?}"
+                ));
             }
+            RemoteEvent::Silent { clients, limit } => match limit {
+                Some(limit) => tracing::warn!(
+                    "clients {clients:?} do not answer; a round waits {} s for them, then it goes on without them (clock.deadline in the configuration sets another limit)",
+                    limit.as_secs()
+                ),
+                None => tracing::warn!("clients {clients:?} do not answer"),
+            },
             RemoteEvent::Failed {
                 node,
                 client,
@@ -110,7 +124,10 @@ pub fn over_link<R>(
                     bar.suspend(|| println!("{}", line(r)));
                 }
             }
-            RemoteEvent::Waiting => {}
+            RemoteEvent::Waiting([]) => {}
+            RemoteEvent::Waiting(clients) => {
+                bar.set_message(format!("waiting for clients {clients:?}"));
+            }
         }
         if interrupt::pressed() {
             ControlFlow::Break(())
@@ -125,7 +142,7 @@ pub fn over_link<R>(
         let problem = if interrupt::pressed() {
             Failure::new(
                 Kind::Interrupted,
-                format!("interrupted after {rounds} rounds; --resume goes on from there"),
+                format!("interrupted after {rounds} rounds; the same command goes on from there"),
             )
         } else {
             Failure::new(

@@ -18,6 +18,7 @@ use tacit_humansam::model::native::rounds::{Example, Named};
 use tacit_humansam::model::rce::{Confidence, confidences};
 
 use super::args::{CoordinateArgs, RunArgs};
+use super::run::already;
 use super::{coordinate, failure};
 use crate::args::Global;
 use crate::exit::{Failure, Kind, Outcome};
@@ -223,7 +224,7 @@ pub fn run(args: &RunArgs, config: RunConfig, global: &Global) -> Outcome {
         .iter()
         .map(|file| side(file, &task.head, &branches, percent))
         .collect::<Outcome<Vec<_>>>()?;
-    let mut run = TaskRun::new(config, &task, clients, args.resume).map_err(failure)?;
+    let mut run = TaskRun::new(config, &task, clients, !args.overwrite).map_err(failure)?;
     let start = task.initial().map_err(failure)?;
     let before = run.measure(&start).map_err(failure)?;
     if !global.json {
@@ -295,6 +296,10 @@ fn introduce(run: &TaskRun<'_, HeadTask>, before: Measured) {
         count(run.shared().count() as u64),
         100.0 * before.right
     );
+    let c = run.config();
+    if let Some(there) = already(&c.out, run.records().len(), c.rounds) {
+        println!("{there}");
+    }
     println!("{}", columns());
     for r in run.records() {
         println!("{}", line(r));
@@ -369,7 +374,7 @@ fn rounds(run: &mut TaskRun<'_, HeadTask>, display: Display, json: bool) -> Outc
     Err(Failure::new(
         Kind::Interrupted,
         format!(
-            "interrupted after round {}; the same command with --resume goes on from there",
+            "interrupted after round {}; the same command goes on from there",
             run.records().len()
         ),
     ))

@@ -125,7 +125,8 @@ enum Hidden {
 }
 
 impl Run {
-    /// Prepares a run. `base` is needed unless the configuration makes a random network.
+    /// Prepares a run. `base` is needed unless the configuration makes a random network. With `resume` it goes on from the checkpoint in its folder, if there
+    /// is one; without, a checkpoint is removed when the run begins.
     ///
     /// # Errors
     /// Whatever is wrong with configuration, base or text; with `resume`, with the checkpoint.
@@ -366,6 +367,9 @@ impl Run {
     ) -> Result<bool, FederatedError> {
         std::fs::create_dir_all(&self.config.out)
             .map_err(|e| FederatedError::io(&self.config.out, e))?;
+        if self.state.records.is_empty() {
+            RunState::discard(&self.checkpoint())?;
+        }
         if self.config.history && self.history.is_none() {
             let done = self.state.records.len();
             self.history = Some(History::open(

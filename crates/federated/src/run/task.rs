@@ -48,7 +48,8 @@ pub struct TaskRun<'t, T: Task> {
 }
 
 impl<'t, T: Task> TaskRun<'t, T> {
-    /// Prepares a run; with `resume` it goes on from the checkpoint in its folder, if there is one.
+    /// Prepares a run; with `resume` it goes on from the checkpoint in its folder, if there is one; without, a checkpoint is
+    /// removed when the run begins.
     ///
     /// # Errors
     /// [`FederatedError::Setting`] for settings and clients that do not fit, and whatever is wrong with the checkpoint.
@@ -199,6 +200,9 @@ impl<'t, T: Task> TaskRun<'t, T> {
     ) -> Result<bool, FederatedError> {
         std::fs::create_dir_all(&self.config.out)
             .map_err(|e| FederatedError::io(&self.config.out, e))?;
+        if self.state.records.is_empty() {
+            RunState::discard(&self.checkpoint())?;
+        }
         while self.state.records.len() < self.config.rounds {
             let Some(record) = self.round(tell)? else {
                 return Ok(false);

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Got, Link, Members, RemoteEvent, RemoteOptions, Tell};
-use super::{ask, failed, ours, room, shared, train_loss, weight, within};
+use super::{GoesOn, Got, Members, RemoteEvent, RemoteOptions, Tell};
+use super::{ask, failed, ours, room, shared, train_loss, weight};
 use crate::FederatedError;
+use crate::flower::link::Link;
 use crate::flower::proto::{Scalar, SintList};
 use crate::flower::record::{Array, Content, Record};
 use crate::protection::ClientId;
@@ -17,12 +18,14 @@ use crate::run::round::Aggregate;
 
 /// Asks `drawn` for a secure sum of their updates. A client that does not answer, or answers with what is none, has dropped out, as the protocol allows;
 /// where too few are left, or a part of the noise is missing, there is no sum.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn hidden(
     run: &dyn Coordinated,
     link: &dyn Link,
     round: usize,
     drawn: &[usize],
     members: &Members,
+    goes_on: GoesOn<'_>,
     options: &RemoteOptions,
     tell: Tell<'_>,
 ) -> Result<Got, FederatedError> {
@@ -56,16 +59,15 @@ pub(super) fn hidden(
     let mut useless: BTreeSet<usize> = BTreeSet::new();
     let most = room(run, dimension);
     for step in 0..5 {
-        let asked = contents.len();
         let replies = ask(link, kind, round, contents, members, options, most, tell)?;
-        if tell(RemoteEvent::Waiting).is_break() {
+        if tell(RemoteEvent::Waiting(&[])).is_break() {
             return Ok(Got::Stopped);
         }
-        let answered = replies.good.len() + replies.failed.len() == asked;
+        let absent = replies.absent;
         useless.extend(&replies.failed);
-        // Before anything is masked, a client that is missing can simply be waited for; after a deadline the protocol goes on if enough are there.
-        if step == 0 && !answered && within(run.config()).is_none() {
-            return Ok(Got::again(false, useless));
+        // Before anything is masked, a client that is missing can simply be waited for; after that the protocol goes on if enough are there.
+        if step == 0 && !goes_on(&absent) {
+            return Ok(Got::Again { absent, useless });
         }
         for (k, answer) in &replies.good {
             let bytes = answer.bytes("sum", SUM).unwrap_or_default();
@@ -90,7 +92,7 @@ pub(super) fn hidden(
         }
         let next = match server.advance() {
             Ok(next) => next,
-            Err(_) => return Ok(Got::again(answered, useless)),
+            Err(_) => return Ok(Got::Again { absent, useless }),
         };
         kind = "train.sum";
         contents = next
@@ -107,15 +109,19 @@ pub(super) fn hidden(
             .collect();
     }
     let Ok(sum) = server.finish() else {
-        return Ok(Got::again(true, useless));
+        let absent = BTreeSet::new();
+        return Ok(Got::Again { absent, useless });
     };
     let n = sum.survivors.len();
     let mut average = like.clone();
     match run.hidden() {
         // Noise of all was calibrated for; a lost client's part would be missing.
         Hidden::Noise(_) if n < drawn.len() => {
-            let answered = drawn.len() - n <= useless.len();
-            return Ok(Got::again(answered, useless));
+            let there = |k: &usize| sum.survivors.contains(&(*k as ClientId));
+            let absent = (drawn.iter().copied())
+                .filter(|k| !there(k) && !useless.contains(k))
+                .collect();
+            return Ok(Got::Again { absent, useless });
         }
         Hidden::Noise(p) => {
             average.axpy(

@@ -1,60 +1,10 @@
 //! A task over nodes, without a network between them and their coordinator.
 
-use std::cell::RefCell;
-
 use ed25519_dalek::SigningKey;
 
+use super::nodes::{Manner, Nodes, options};
 use super::*;
-use crate::flower::runtime::Problem;
-use crate::protection::secure_aggregation::identity;
-use crate::run::party::Party;
 use crate::run::task::tests::{Points, clients, config};
-
-/// Nodes that answer at once.
-struct Nodes(RefCell<Vec<Party>>);
-
-impl Link for Nodes {
-    fn nodes(&self) -> Result<Vec<u64>, FederatedError> {
-        Ok((0..self.0.borrow().len() as u64).collect())
-    }
-
-    fn ask(
-        &self,
-        kind: &str,
-        _: &str,
-        contents: Vec<(u64, Content)>,
-        _: Duration,
-        most: u64,
-        _: &dyn Fn() -> bool,
-    ) -> Result<Vec<Answer>, FederatedError> {
-        let mut parties = self.0.borrow_mut();
-        let answer = |(node, question): (u64, Content)| {
-            let content = parties[node as usize]
-                .answer(kind, &question)
-                .map_err(|e| Problem {
-                    code: 2,
-                    reason: e.to_string(),
-                });
-            assert!(content.as_ref().map_or(0, Content::size) <= most);
-            Answer { node, content }
-        };
-        Ok(contents.into_iter().map(answer).collect())
-    }
-}
-
-fn options() -> RemoteOptions {
-    RemoteOptions {
-        address: Address {
-            url: String::new(),
-            root_certificate: None,
-            patience: Duration::ZERO,
-        },
-        deadline: Duration::from_secs(1),
-        wait: Duration::ZERO,
-        resume: false,
-        pause: Duration::ZERO,
-    }
-}
 
 /// The configuration with these stages and the keys of four clients, which are returned too.
 fn signed(folder: &std::path::Path, stages: &str) -> (RunConfig, Vec<SigningKey>) {
@@ -83,7 +33,7 @@ fn parties(c: &RunConfig, keys: &[SigningKey]) -> Vec<Party> {
 
 fn go(run: &mut TaskRun<'_, Points>, nodes: &Nodes) -> Result<bool, FederatedError> {
     std::fs::create_dir_all(&run.config().out).unwrap();
-    rounds(run, nodes, &options(), &|_| ControlFlow::Continue(()))
+    rounds(run, nodes, &options(LONG), &|_| ControlFlow::Continue(()))
 }
 
 #[test]
@@ -108,7 +58,7 @@ fn a_task_over_nodes_is_the_embedded_run_bit_for_bit() {
         let mut here = TaskRun::new(c.clone(), &task, clients(), false).unwrap();
         assert!(here.run(&|_| ControlFlow::Continue(())).unwrap());
         c.out = dir.path().join("far");
-        let nodes = Nodes(RefCell::new(parties(&c, &keys)));
+        let nodes = Nodes::new(parties(&c, &keys), &[Manner::Honest; 4]);
         let mut far = TaskRun::coordinator(c.clone(), &task, 4, false).unwrap();
         assert!(go(&mut far, &nodes).unwrap());
         assert_eq!(far.shared(), here.shared(), "{stages}");
@@ -139,10 +89,10 @@ fn a_coordinator_and_nodes_that_are_started_again_go_on_with_the_same_bits() {
         RemoteEvent::Round(r) if r.round == 5 => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     };
-    let nodes = Nodes(RefCell::new(parties(&c, &keys)));
-    assert!(!rounds(&mut far, &nodes, &options(), &stop).unwrap());
+    let nodes = Nodes::new(parties(&c, &keys), &[Manner::Honest; 4]);
+    assert!(!rounds(&mut far, &nodes, &options(LONG), &stop).unwrap());
     // What compression left out is in the nodes' files.
-    let nodes = Nodes(RefCell::new(parties(&c, &keys)));
+    let nodes = Nodes::new(parties(&c, &keys), &[Manner::Honest; 4]);
     let mut far = TaskRun::coordinator(c, &task, 4, true).unwrap();
     assert_eq!(far.records().len(), 5);
     assert!(go(&mut far, &nodes).unwrap());
@@ -154,7 +104,7 @@ fn noise_over_nodes_keeps_its_budget() {
     let dir = tempfile::tempdir().unwrap();
     let noise = "[[stage]]\nkind = \"noise\"\nepsilon = 8.0\nclip = 1.0\nexamples = 8\n[[stage]]\nkind = \"secure-sum\"\n";
     let (c, keys) = signed(dir.path(), noise);
-    let nodes = Nodes(RefCell::new(parties(&c, &keys)));
+    let nodes = Nodes::new(parties(&c, &keys), &[Manner::Honest; 4]);
     let task = Points::default();
     let mut far = TaskRun::coordinator(c, &task, 4, false).unwrap();
     assert!(go(&mut far, &nodes).unwrap());
@@ -170,7 +120,7 @@ fn features_of_another_model_too_few_examples_and_two_aggregators_are_refused() 
     let task = Points {
         setting: "other branches".to_owned(),
     };
-    let nodes = Nodes(RefCell::new(parties(&c, &keys)));
+    let nodes = Nodes::new(parties(&c, &keys), &[Manner::Honest; 4]);
     let mut far = TaskRun::coordinator(c.clone(), &task, 4, false).unwrap();
     let e = go(&mut far, &nodes).unwrap_err().to_string();
     assert!(e.contains("0 of 4 clients"), "{e}");
