@@ -7,7 +7,11 @@ TACIT is the executable; `flwr` 1.41.0 must be installed beside this Python. Sce
     stock-server   Flower's FedAvg and four `tacit federate node`: the final adapter is that of `tacit federate run`, bit for bit
     both           `tacit federate coordinate` and four nodes, plain, compressed with merged residuals, SCAFFOLD in signed payloads, and under a
                    secure sum: the same bits again
+    head           the head of the model that judges videos: a coordinator without any table, four nodes of which each has its own only, plain and
+                   under a secure sum: the same bits again
     deadline       a node that has stopped is left out of a secure sum's rounds when they are over, and takes part again when it goes on
+    silent         without a deadline: a node that stops after the first round is waited for, then a round goes on without it, and it takes part
+                   again when it goes on
     buffer         no rounds: steps of two updates, while a node stands still and comes back with an old one
     forged         a node that signs with another key than the roster's is left out of every round
     nonsense       a node whose answers are none (an error, 96 MiB of noise, wrong shapes, values of 3e38): every round ends without it and
@@ -179,6 +183,8 @@ class World:
         return [r["hash"] for r in report["rounds"]], report
 
     def coordinate_command(self, config, *more):
+        if "--resume" not in more:
+            more = (*more, "--overwrite")
         return [self.tacit, "federate", "coordinate", config, "--superlink", self.url, "--json",
                 "--out", self.dir / "coordinator", "--wait", 120, *more]
 
@@ -263,6 +269,46 @@ def both(w):
 SECURE = '[[stage]]\nkind = "clip"\nnorm = 0.5\n[[stage]]\nkind = "secure-sum"\n'
 
 
+def head(w):
+    tables = [f"table-{k}.safetensors" for k in range(CLIENTS)]
+    for table, place in zip(tables, ["room", "kitchen", "park", "street"]):
+        w.run(w.tacit, "inspect", "head", "--features", table, "--place", place, "--clips", 24, "--json")
+    said = []
+    for name, stages in [("plain", ""), ("secure", SECURE)]:
+        with World(w.tacit) as v:
+
+            def config(file, tables, roster="[]"):
+                path = v.dir / f"{file}.toml"
+                path.write_text(
+                    f"rounds = {ROUNDS}\nroster = {roster}\n[head]\ntables = {json.dumps(tables)}\nstart = \"blank\"\n"
+                    f"[data]\nvalidation_percent = 34\n[train]\nsteps = 4\nbatch = 8\nlr = 1e-3\n{stages}"
+                )
+                return path
+
+            everywhere = config("run", tables)
+            roster = json.dumps([i["roster"] for i in identities(v, everywhere)])
+            for table in tables:
+                shutil.copy(w.dir / table, v.dir)
+            _, want = v.embedded(config("run", tables, roster))
+            v.superlink("--isolation", "process")
+            for k, table in enumerate(tables):
+                mine = v.dir / f"of-{k}.safetensors"
+                (v.dir / table).rename(mine)
+                own = ["elsewhere"] * CLIENTS
+                own[k] = mine.name
+                v.node(config(f"node-{k}", own, roster), k, "--superlink", v.url)
+            v.submit()
+            began = time.time()
+            # Neither has the coordinator a table.
+            got, report = v.coordinate(everywhere)
+            assert got == want, f"{name}: {got} {want}\n{v.logs()}"
+            here = (v.dir / "embedded-run" / "head.safetensors").read_bytes()
+            assert here == (v.dir / "coordinator" / "head.safetensors").read_bytes(), name
+            up = sum(r["bytes_up"] for r in report["rounds"])
+            said.append(f"{name} {time.time() - began:.1f} s, {up / 1e6:.1f} MB up")
+    return f"{report['trained_values']} values, {ROUNDS} rounds: " + ", ".join(said)
+
+
 def deadline(w):
     stages = "[clock]\ndeadline = 4\n" + SECURE
     config = w.config(stages=stages)
@@ -287,6 +333,31 @@ def deadline(w):
     assert rounds[-1]["clients"] == [0, 1, 2, 3] and "late" not in rounds[-1], rounds[-1]
     without = sum("late" in r for r in rounds)
     return f"of {len(rounds)} rounds of a secure sum {without} closed without the stopped node, the others with it"
+
+
+def silent(w):
+    config = w.config(rounds=12)
+    w.superlink("--isolation", "process")
+    nodes = w.nodes(config)
+    w.submit()
+    checkpoint = w.dir / "coordinator" / "run.safetensors"
+    coordinator = w.coordinator(config, "--deadline", 5, "--silence", 15)
+    while not checkpoint.exists() and coordinator.poll() is None:
+        time.sleep(0.02)
+    os.killpg(nodes[2].pid, signal.SIGSTOP)
+    while b'\\"late\\":[2]' not in checkpoint.read_bytes() and coordinator.poll() is None:
+        time.sleep(0.1)
+    os.killpg(nodes[2].pid, signal.SIGCONT)
+    assert coordinator.wait(timeout=200) == 0, w.logs()
+    rounds = report_of(w)["rounds"]
+    without = [r for r in rounds if "late" in r]
+    assert len(rounds) == 12 and 1 <= len(without) < 11, rounds
+    assert all(r["late"] == [2] and r["clients"] == [0, 1, 3] for r in without), rounds
+    assert without[0]["seconds"] >= 15, without[0]
+    assert rounds[-1]["clients"] == [0, 1, 2, 3], rounds[-1]
+    log = (w.dir / "coordinator.log").read_text()
+    assert "clients [2] do not answer" in log and "clock.deadline" in log, w.logs()
+    return f"it was waited for {without[0]['seconds']:.0f} s and left out of {len(without)} of 12 rounds"
 
 
 def buffer(w):
@@ -482,7 +553,8 @@ def kills(w):
 
 
 SCENARIOS = {
-    "stock-server": stock_server, "both": both, "deadline": deadline, "buffer": buffer, "forged": forged, "nonsense": nonsense,
+    "stock-server": stock_server, "both": both, "head": head, "deadline": deadline, "silent": silent,
+    "buffer": buffer, "forged": forged, "nonsense": nonsense,
     "stock-nodes": stock_nodes, "supernode": supernode, "tls": tls, "kills": kills,
 }
 

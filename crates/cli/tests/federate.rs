@@ -82,7 +82,7 @@ fn a_run_killed_at_any_instant_ends_with_the_same_model() {
                 .wrapping_add(1_442_695_040_888_963_407);
             let share = (state >> 40) as f64 / (1u64 << 24) as f64;
             let mut child = Command::new(env!("CARGO_BIN_EXE_tacit"))
-                .args(["federate", "run", &config, "--json", "--resume", "--out"])
+                .args(["federate", "run", &config, "--json", "--out"])
                 .arg(&out)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -107,6 +107,52 @@ fn a_run_killed_at_any_instant_ends_with_the_same_model() {
         "{after_some_round} of {} kills after the first round",
         2 * kills()
     );
+}
+
+#[test]
+fn a_folder_that_holds_a_run_is_gone_on_with_or_refused_and_replaced_only_on_demand() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = CONFIG.replace("rounds = 6", "rounds = 2");
+    let config = write_config(dir.path(), &text);
+    let out = dir.path().join("run").display().to_string();
+    let args = ["federate", "run", &config, "--out", &out];
+    let with = |more: &[&'static str]| [&args[..], more].concat();
+    let first = report(&with(&["--json"]));
+    assert_eq!(first["resumed"], 0);
+    let files = || {
+        ["run.safetensors", "model/model.safetensors"]
+            .map(|f| std::fs::read(Path::new(&out).join(f)).unwrap())
+    };
+    let written = files();
+    let again = report(&with(&["--json"]));
+    assert_eq!(again["resumed"], 2);
+    // Not even the seconds are others: nothing was trained.
+    assert_eq!(again["rounds"], first["rounds"]);
+    assert!(stdout(&tacit(&args)).contains("holds this run, complete"));
+    assert!(files() == written);
+    // Another run is not written over it, with or without --resume.
+    let other = ["--set", "seed=2"];
+    let refused = [
+        out.as_str(),
+        "another configuration",
+        "--out",
+        "--overwrite",
+    ];
+    fails(&tacit(&with(&other)), 3, &refused);
+    fails(&tacit(&with(&["--set", "seed=2", "--resume"])), 3, &refused);
+    assert!(files() == written);
+    let anew = report(&with(&["--json", "--overwrite", "--set", "seed=2"]));
+    assert_eq!(anew["resumed"], 0);
+    assert_ne!(hashes(&anew), hashes(&first));
+    assert!(files() != written);
+    let same = report(&with(&["--json", "--overwrite"]));
+    assert_eq!(
+        (same["resumed"].as_u64(), hashes(&same)),
+        (Some(0), hashes(&first))
+    );
+    assert!(files()[1] == written[1]);
+    let both = tacit(&with(&["--resume", "--overwrite"]));
+    fails(&both, 2, &["--overwrite"]);
 }
 
 #[test]

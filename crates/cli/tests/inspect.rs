@@ -399,15 +399,23 @@ fn a_federation_trains_the_head_on_tables_of_three_parties() {
         3,
         &["is not a table of features"],
     );
-    fails(
-        &tacit(&[
+    let node = |client: &str| {
+        let superlink = "http://127.0.0.1:1";
+        tacit(&[
             "federate",
-            "coordinate",
+            "node",
             &config,
+            "--client",
+            client,
+            "--out",
+            &out,
             "--superlink",
-            "http://127.0.0.1:1",
-        ]),
-        2,
-        &["[head]"],
-    );
+            superlink,
+            "--patience",
+            "0",
+        ])
+    };
+    fails(&node("0"), 3, &["is not a table of features"]);
+    fails(&node("1"), 2, &["there are 1 clients"]);
+    fails(&tacit(&["federate", "audit", &config]), 2, &["[head]"]);
 }

@@ -43,6 +43,11 @@ pub trait Task: Sync {
         examples: &[Self::Example],
     ) -> Result<Measured, FederatedError>;
 
+    /// What decides the meaning of examples beside the start, such as the model that made their features: parties with another are refused.
+    fn setting(&self) -> String {
+        String::new()
+    }
+
     /// Writes down everything of an example that a result depends on; a run is identified by its hash.
     fn identify(&self, example: &Self::Example, out: &mut Vec<u8>);
 }

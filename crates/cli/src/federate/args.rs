@@ -19,18 +19,18 @@ Examples:
 Examples:
   tacit federate run --compare
   tacit federate run examples/federate.toml --out runs/first
-  tacit federate run examples/federate.toml --out runs/first --resume
+  tacit federate run examples/federate.toml --out runs/first --overwrite
   tacit federate run examples/federate-few.toml --set data.train_limit=16 --set method.kind=prompt
   tacit federate run examples/federate-head.toml --compare         (the head of `tacit inspect`, on tables of features)
 
-Without CONFIG the shipped configuration is run (examples/federate.toml). Ctrl-C stops after the work at hand; --resume goes on from the last
-finished round and ends with the same model as an undisturbed run.")]
+Without CONFIG the shipped configuration is run (examples/federate.toml). Ctrl-C stops after the work at hand; the same command goes on from
+the last finished round and ends with the same model as an undisturbed run. In a folder with another run it is refused: give --out or --overwrite.")]
     Run(RunArgs),
     /// Coordinate a federation whose nodes are elsewhere, as the ServerApp of a Flower SuperLink
     #[command(after_help = "\
 Examples:
   tacit federate coordinate run.toml --superlink http://127.0.0.1:8000
-  tacit federate coordinate run.toml --superlink https://link.example:8000 --root-certificate ca.crt --resume
+  tacit federate coordinate run.toml --superlink https://link.example:8000 --root-certificate ca.crt
 
 The SuperLink runs with `--isolation process`, so that it leaves its ServerApp to this command, and a run is submitted with `flwr run` (which
 app it names does not matter). The configuration is the one that `tacit federate run` takes; the text is the nodes'.")]
@@ -90,12 +90,18 @@ pub struct CoordinateArgs {
     /// Folder of the run, instead of the configuration's
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Go on from the checkpoint in the run's folder
-    #[arg(long)]
+    /// Go on from the checkpoint in the run's folder; this is what happens without the flag too
+    #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
-    /// Longest wait in seconds for the answers of a step
+    /// Begin anew where the folder already holds a run
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Longest wait in seconds for the answers of a step, without clock.deadline in the configuration; who has not answered is asked again
     #[arg(long, default_value_t = 600, value_name = "S")]
     pub deadline: u64,
+    /// How many seconds a round waits for clients that were there and do not answer, without clock.deadline in the configuration; then it goes on without them
+    #[arg(long, default_value_t = 1800, value_name = "S")]
+    pub silence: u64,
     /// Longest wait in seconds for a run to be submitted, and for nodes to come
     #[arg(long, default_value_t = 600, value_name = "S")]
     pub wait: u64,
@@ -316,9 +322,12 @@ pub struct RunArgs {
     /// Number of rounds, instead of the configuration's
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
-    /// Go on from the checkpoint in the run's folder
-    #[arg(long)]
+    /// Go on from the checkpoint in the run's folder; this is what happens without the flag too
+    #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
+    /// Begin anew where the folder already holds a run
+    #[arg(long)]
+    pub overwrite: bool,
     /// Also train each client alone and one model on all text, and compare
     #[arg(long)]
     pub compare: bool,

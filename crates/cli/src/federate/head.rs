@@ -1,5 +1,5 @@
-//! `tacit federate run` on a configuration with `[head]`: fusion and head of the model that judges videos, trained over parties that keep their
-//! videos and even their features to themselves. What travels are updates of the head's tensors.
+//! A configuration with `[head]`: fusion and head of the model that judges videos, trained over parties that keep their videos and even their
+//! features to themselves, in one process or as nodes. What travels are updates of the head's tensors.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -7,8 +7,9 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use serde_json::json;
-use tacit_federated::config::{RunConfig, Start};
-use tacit_federated::run::{Event, RoundRecord, Side, TaskRun};
+use tacit_federated::config::{HeadData, RunConfig, Start};
+use tacit_federated::protection::secure_aggregation::SigningKey;
+use tacit_federated::run::{Event, Party, RoundRecord, Side, TaskRun, coordinate_task};
 use tacit_federated::task::{Measured, Task};
 use tacit_federated::{FederatedError, NamedTensors};
 use tacit_humansam::HumansamError;
@@ -16,8 +17,9 @@ use tacit_humansam::model::native::head::Head;
 use tacit_humansam::model::native::rounds::{Example, Named};
 use tacit_humansam::model::rce::{Confidence, confidences};
 
-use super::args::RunArgs;
-use super::failure;
+use super::args::{CoordinateArgs, RunArgs};
+use super::run::already;
+use super::{coordinate, failure};
 use crate::args::Global;
 use crate::exit::{Failure, Kind, Outcome};
 use crate::inspect::{head, look, table};
@@ -26,8 +28,10 @@ use crate::output::{bytes, count, print_json, seconds};
 use crate::progress::Display;
 
 /// The head as a federation trains it.
-struct HeadTask {
+pub struct HeadTask {
     head: Head,
+    /// Identifies the branches that make features, and how the head standardises them.
+    features: String,
 }
 
 fn told(what: &str) -> FederatedError {
@@ -80,6 +84,10 @@ impl Task for HeadTask {
         })
     }
 
+    fn setting(&self) -> String {
+        self.features.clone()
+    }
+
     fn identify(&self, e: &Example, out: &mut Vec<u8>) {
         for v in &e.row {
             out.extend(v.to_le_bytes());
@@ -126,12 +134,10 @@ fn side(file: &Path, head: &Head, branches: &str, percent: u64) -> Outcome<Side<
     Ok(side)
 }
 
-/// Runs the federation, writes `head.safetensors` into its folder.
-pub fn run(args: &RunArgs, config: RunConfig, global: &Global) -> Outcome {
-    let began = Instant::now();
-    let data = config.head.clone().unwrap_or_default();
+/// The task of a configuration, and the branches that tables must come from.
+fn task(config: &RunConfig, data: &HeadData) -> Outcome<(HeadTask, String)> {
     let model = look::open_model(data.model.as_deref())?;
-    let start = match data.start {
+    let head = match data.start {
         Start::Model => model.head().clone(),
         Start::Blank => model
             .head()
@@ -139,14 +145,86 @@ pub fn run(args: &RunArgs, config: RunConfig, global: &Global) -> Outcome {
             .map_err(crate::inspect::failure)?,
     };
     let branches = table::branches(&model)?;
+    let mut scaler = NamedTensors::new();
+    for (name, values) in [
+        ("mean", &head.scaler.mean),
+        ("deviation", &head.scaler.deviation),
+    ] {
+        let values: Vec<f32> = values.iter().map(|v| *v as f32).collect();
+        scaler
+            .insert(name, &[values.len()], values)
+            .map_err(failure)?;
+    }
+    let features = format!("{branches} {}", scaler.content_hash().to_hex());
+    Ok((HeadTask { head, features }, branches))
+}
+
+/// Client number `client` of a configuration as a node, with its own table only.
+pub fn party(
+    config: RunConfig,
+    data: &HeadData,
+    client: usize,
+    identity: Option<SigningKey>,
+) -> Outcome<Party> {
+    let (task, branches) = task(&config, data)?;
+    let file = data.tables.get(client).ok_or_else(|| {
+        Failure::usage(format!(
+            "--client {client}: there are {} clients, counted from 0",
+            data.tables.len()
+        ))
+    })?;
+    let side = side(file, &task.head, &branches, config.data.validation_percent)?;
+    Party::of_task(config, task, side, client, identity).map_err(failure)
+}
+
+/// Runs the federation over a SuperLink, writes `head.safetensors` into its folder.
+pub fn coordinate(
+    args: &CoordinateArgs,
+    config: RunConfig,
+    data: &HeadData,
+    global: &Global,
+) -> Outcome {
+    let began = Instant::now();
+    let (task, _) = task(&config, data)?;
+    let clients = args.clients.unwrap_or_else(|| config.clients());
+    let run = coordinate::over_link(args, global, &columns(), &line, |options, tell| {
+        let (run, done) =
+            coordinate_task(config, &task, clients, options, tell).map_err(failure)?;
+        let rounds = run.records().len();
+        Ok((run, rounds, done))
+    })?;
+    let file = run.config().out.join("head.safetensors");
+    head::import(&task.head, run.shared(), &file)?;
+    run.shared().save(&file, &[]).map_err(failure)?;
+    if global.json {
+        return print_json(&json!({
+            "stages": stages(run.config()),
+            "trained_values": run.shared().count(),
+            "rounds": run.records(),
+            "head": file, "hash": run.shared().content_hash().to_hex().to_string(),
+            "seconds": began.elapsed().as_secs_f64(),
+        }));
+    }
+    println!(
+        "head in {}, {} s in total; next: tacit inspect --head {0} VIDEO",
+        file.display(),
+        seconds(began.elapsed().as_secs_f64())
+    );
+    Ok(())
+}
+
+/// Runs the federation, writes `head.safetensors` into its folder.
+pub fn run(args: &RunArgs, config: RunConfig, global: &Global) -> Outcome {
+    let began = Instant::now();
+    let data = config.head.clone().unwrap_or_default();
+    let (task, branches) = task(&config, &data)?;
     let percent = config.data.validation_percent;
     let clients = data
         .tables
         .iter()
-        .map(|file| side(file, &start, &branches, percent))
+        .map(|file| side(file, &task.head, &branches, percent))
         .collect::<Outcome<Vec<_>>>()?;
-    let task = HeadTask { head: start };
-    let mut run = TaskRun::new(config, &task, clients, args.resume).map_err(failure)?;
+    let mut run = TaskRun::new(config, &task, clients, !args.overwrite).map_err(failure)?;
     let start = task.initial().map_err(failure)?;
     let before = run.measure(&start).map_err(failure)?;
     if !global.json {
@@ -212,26 +290,39 @@ fn introduce(run: &TaskRun<'_, HeadTask>, before: Measured) {
             c.valid.len()
         );
     }
-    let c = run.config();
-    let mut stages = vec![format!(
-        "train fusion and head: {} steps of {} clips",
-        c.train.steps, c.train.batch
-    )];
-    stages.extend(c.stages.iter().map(|s| s.describe()));
-    stages.push(c.rule.name().to_owned());
-    println!("stages: {}", stages.join(" -> "));
+    println!("stages: {}", stages(run.config()).join(" -> "));
     println!(
         "{} values are trained; before, {:.1} % are judged right",
         count(run.shared().count() as u64),
         100.0 * before.right
     );
-    println!(
-        "{:>5} {:>7} {:>10} {:>13} {:>10} {:>10} {:>7} {:>7}",
-        "round", "clients", "train loss", "cross-entropy", "up", "down", "s", "epsilon"
-    );
+    let c = run.config();
+    if let Some(there) = already(&c.out, run.records().len(), c.rounds) {
+        println!("{there}");
+    }
+    println!("{}", columns());
     for r in run.records() {
         println!("{}", line(r));
     }
+}
+
+/// The stages of an update's way.
+fn stages(c: &RunConfig) -> Vec<String> {
+    let mut all = vec![format!(
+        "train fusion and head: {} steps of {} clips",
+        c.train.steps, c.train.batch
+    )];
+    all.extend(c.stages.iter().map(|s| s.describe()));
+    all.push(c.rule.name().to_owned());
+    all
+}
+
+/// Heads of the columns of [`line()`].
+fn columns() -> String {
+    format!(
+        "{:>5} {:>7} {:>10} {:>13} {:>10} {:>10} {:>7} {:>7}",
+        "round", "clients", "train loss", "cross-entropy", "up", "down", "s", "epsilon"
+    )
 }
 
 fn line(r: &RoundRecord) -> String {
@@ -283,7 +374,7 @@ fn rounds(run: &mut TaskRun<'_, HeadTask>, display: Display, json: bool) -> Outc
     Err(Failure::new(
         Kind::Interrupted,
         format!(
-            "interrupted after round {}; the same command with --resume goes on from there",
+            "interrupted after round {}; the same command goes on from there",
             run.records().len()
         ),
     ))

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use tacit_federated::config::RunConfig;
 use tacit_federated::flower::http::Address;
 use tacit_federated::flower::identity::NodeKey;
 use tacit_federated::flower::node::{NodeEvent, Watch, behind_supernode, on_superlink};
-use tacit_federated::protection::secure_aggregation::signing_key;
+use tacit_federated::protection::secure_aggregation::{SigningKey, signing_key};
 use tacit_federated::run::Party;
 
 use super::args::NodeArgs;
-use super::failure;
 use super::secret::secret;
 use super::setting::{self, Setting};
+use super::{failure, head};
 use crate::args::Global;
 use crate::exit::{Failure, Outcome};
 use crate::interrupt;
@@ -58,23 +59,17 @@ pub fn run(args: &NodeArgs, global: &Global) -> Outcome {
         println!("node key: {}", report.node_key);
         return Ok(());
     }
-    let setting = Setting::read(&config)?;
-    let text = setting.texts.get(args.client).ok_or_else(|| {
-        Failure::usage(format!(
-            "--client {}: there are {} clients, counted from 0",
-            args.client,
-            setting.texts.len()
-        ))
-    })?;
-    let mut party =
-        Party::new(config, setting.base, text, args.client, identity).map_err(failure)?;
+    let mut party = match config.head.clone() {
+        Some(data) => head::party(config, &data, args.client, identity)?,
+        None => of_text(config, args.client, identity)?,
+    };
     let address = |url: &str| Address {
         url: url.to_owned(),
         root_certificate: args.root_certificate.clone(),
         patience: Duration::from_secs(args.patience),
     };
     eprintln!(
-        "client {} with {} sequences, for {}",
+        "client {} with {} examples, for {}",
         party.client(),
         party.examples(),
         args.supernode.as_deref().unwrap_or(&args.superlink)
@@ -104,4 +99,16 @@ pub fn run(args: &NodeArgs, global: &Global) -> Outcome {
         Err(_) if interrupt::pressed() => Ok(()),
         Err(e) => Err(failure(e)),
     }
+}
+
+/// A client of a language model, with its text.
+fn of_text(config: RunConfig, client: usize, identity: Option<SigningKey>) -> Outcome<Party> {
+    let setting = Setting::read(&config)?;
+    let text = setting.texts.get(client).ok_or_else(|| {
+        Failure::usage(format!(
+            "--client {client}: there are {} clients, counted from 0",
+            setting.texts.len()
+        ))
+    })?;
+    Party::new(config, setting.base, text, client, identity).map_err(failure)
 }

@@ -1,6 +1,7 @@
 //! `tacit federate run`: prepares, shows a table that grows by a line a round, compares, exports.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -26,6 +27,8 @@ struct Report {
     clients: Vec<Client>,
     validation_tokens: usize,
     base_perplexity: f64,
+    /// Rounds that had been done before, in the same folder.
+    resumed: usize,
     rounds: Vec<RoundRecord>,
     comparison: Option<Comparison>,
     exported: Exported,
@@ -55,9 +58,10 @@ pub fn run(args: &RunArgs, global: &Global) -> Outcome {
     }
     let display = Display::pick(global.json);
     let waiting = display.waiting("reading model and text");
-    let run = Setting::read(&config).and_then(|s| s.run(config, args.resume));
+    let run = Setting::read(&config).and_then(|s| s.run(config, !args.overwrite));
     waiting.finish_and_clear();
     let mut run = run?;
+    let resumed = run.state().records.len();
     let base_perplexity = run
         .perplexity(&tacit_federated::lora::Global {
             adapter: run
@@ -103,6 +107,7 @@ pub fn run(args: &RunArgs, global: &Global) -> Outcome {
             .collect(),
         validation_tokens: run.validation().iter().map(|w| w.0.len()).sum(),
         base_perplexity,
+        resumed,
         rounds: run.state().records.clone(),
         comparison,
         exported,
@@ -159,6 +164,13 @@ fn introduce(run: &Run, stages: &[String], base: f64) {
         "{} values are trained; the base model's validation perplexity is {base:.3}",
         count(run.trained_values() as u64)
     );
+    if let Some(there) = already(
+        &run.config().out,
+        run.state().records.len(),
+        run.config().rounds,
+    ) {
+        println!("{there}");
+    }
     println!("{}", head());
     for r in &run.state().records {
         println!("{}", line(r));
@@ -203,6 +215,20 @@ pub fn line(r: &RoundRecord) -> String {
     columns + &time
 }
 
+/// What to say where the folder already holds `done` of the run's rounds.
+pub fn already(folder: &Path, done: usize, of: usize) -> Option<String> {
+    let folder = folder.display();
+    match done {
+        0 => None,
+        done if done < of => Some(format!(
+            "{folder} holds this run after {done} of {of} rounds: it goes on from there (--overwrite begins anew)"
+        )),
+        _ => Some(format!(
+            "{folder} holds this run, complete: nothing is trained again (--overwrite begins anew)"
+        )),
+    }
+}
+
 fn stop_if_pressed() -> ControlFlow<()> {
     if interrupt::pressed() {
         ControlFlow::Break(())
@@ -215,7 +241,7 @@ fn interrupted(run: &Run) -> Failure {
     Failure::new(
         Kind::Interrupted,
         format!(
-            "interrupted after round {}; the same command with --resume goes on from there",
+            "interrupted after round {}; the same command goes on from there",
             run.state().records.len()
         ),
     )

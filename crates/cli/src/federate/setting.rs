@@ -82,12 +82,12 @@ impl Setting {
     }
 }
 
-/// Refuses a configuration that trains the head of the video model: only `tacit federate run` knows how to.
+/// Refuses a configuration that trains the head of the video model where only language models are known.
 fn of_text(config: &RunConfig) -> Outcome {
     match config.head {
         None => Ok(()),
         Some(_) => Err(Failure::usage(
-            "[head] trains the head of the model that judges videos, which only `tacit federate run` does, with all parties in one process",
+            "[head] trains the head of the model that judges videos, which `tacit federate run`, `coordinate` and `node` do",
         )),
     }
 }

@@ -100,7 +100,7 @@ pub struct BenchArgs {
     /// Measure instead what rank-based confidence brings to the head: what ranks know, and cross-validation on the clips of its fit
     #[arg(long, conflicts_with_all = ["clips", "robustness", "speed", "hfv"])]
     pub confidence: bool,
-    /// With --speed, the network of the paper's size as well (some 3 GB of memory, minutes)
+    /// With --speed, the network of the paper's size as well (4.3 GB of memory, minutes)
     #[arg(long, requires = "speed")]
     pub paper_size: bool,
 }

@@ -124,7 +124,7 @@ impl Service {
                         "it is not read; if a node sent it, that node is left out",
                     ));
                 }
-                Err(Refused::Other(e)) => (0, e.to_string()),
+                Err(Refused::Other(e)) => (0, self.unreachable(&e)),
             };
             if began.elapsed() + pause > self.patience {
                 return Err(FederatedError::Remote {
@@ -136,6 +136,15 @@ impl Service {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_secs(5));
         }
+    }
+
+    /// What to tell of a server that did not answer.
+    fn unreachable(&self, e: &ureq::Error) -> String {
+        format!(
+            "{} did not answer within {} s ({e}); is it running there?",
+            self.prefix,
+            self.patience.as_secs()
+        )
     }
 
     fn once(
@@ -307,6 +316,16 @@ mod tests {
         );
         // The rest of the 64 MiB lies in the buffers of the operating system at most.
         assert!(thread.join().unwrap() < 32 << 20);
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_named() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let e = ask::<Nothing>(url.clone(), Duration::ZERO, 100).unwrap_err();
+        assert!(matches!(e, FederatedError::Remote { status: 0, .. }));
+        assert!(e.to_string().contains(&url), "{e}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod heartbeat;
 pub mod http;
 pub mod identity;
 pub mod limits;
+pub mod link;
 pub mod node;
 pub mod object;
 pub mod proto;

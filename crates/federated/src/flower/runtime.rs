@@ -7,6 +7,7 @@ use super::fleet::{fetch, run_of, stored, stranger};
 use super::heartbeat::beside;
 use super::http::{Address, Service};
 use super::limits::MESSAGE;
+use super::link::{Answer, Link, POLL, Problem};
 use super::object::{MALFORMED, Message, malformed};
 use super::proto::{
     AcquireTaskRequest, AcquireTaskResponse, ConfirmRequest, Context, Error, GetNodesResponse,
@@ -21,10 +22,6 @@ use crate::FederatedError;
 const SUPERLINK: u64 = 1;
 /// Pause between heartbeats of a task.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Pause between looking for nodes that have been started again.
-pub(crate) const RESTARTS: Duration = Duration::from_secs(2);
-/// Pause between looking for answers.
-const POLL: Duration = Duration::from_millis(100);
 
 /// A task of a run.
 #[derive(Debug)]
@@ -34,40 +31,6 @@ pub struct Runtime {
     run: u64,
     context: Option<Context>,
 }
-
-/// An answer of a node, or why there is none.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The node.
-    pub node: u64,
-    /// Records, or why there are none.
-    pub content: Result<Content, Problem>,
-}
-
-/// Why there is no content in an answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Problem {
-    /// Flower's code, or that of an answer that cannot be read.
-    pub code: i64,
-    /// In words.
-    pub reason: String,
-}
-
-impl Problem {
-    /// Whether the SuperLink says this in place of a node that is away: the node has not answered, and may yet. Every other problem is the node's answer.
-    pub fn away(&self) -> bool {
-        AWAY.contains(&self.code)
-    }
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "code {}: {}", self.code, self.reason)
-    }
-}
-
-/// Flower's codes of a message, an answer and a node that are not available.
-const AWAY: [i64; 3] = [3, 4, 5];
 
 impl Runtime {
     /// Takes the next task of this kind (`flwr-serverapp` or `flwr-clientapp`) and its input; `None` when none is there within `wait`. `tell` is
@@ -142,29 +105,6 @@ impl Runtime {
             let _ = self.call::<HeartbeatResponse>("send-task-heartbeat", &Nothing {});
         };
         beside(HEARTBEAT, beat, work)
-    }
-
-    /// Nodes that are there, ascending.
-    ///
-    /// # Errors
-    /// [`FederatedError::Remote`].
-    pub fn nodes(&self) -> Result<Vec<NodeInfo>, FederatedError> {
-        let mut nodes = self
-            .call::<GetNodesResponse>("get-nodes", &Nothing {})?
-            .nodes;
-        nodes.sort_by_key(|n| n.node_id);
-        Ok(nodes)
-    }
-
-    /// Nodes that have connected again since the last call with the same `seen`; at the first call none.
-    ///
-    /// # Errors
-    /// [`FederatedError::Remote`].
-    pub fn restarted(
-        &self,
-        seen: &mut BTreeMap<u64, String>,
-    ) -> Result<BTreeSet<u64>, FederatedError> {
-        Ok(connected_again(seen, self.nodes()?))
     }
 
     /// Sends messages.
@@ -255,11 +195,41 @@ impl Runtime {
         Ok(out)
     }
 
-    /// Sends a node a question, which may be answered within `patience` and a minute more; returns its number.
+    /// Ends the task.
     ///
     /// # Errors
     /// [`FederatedError::Remote`].
-    pub fn send(
+    pub fn finish(
+        &self,
+        outcome: Result<(), &str>,
+        seconds: Option<f64>,
+    ) -> Result<(), FederatedError> {
+        let request = PushTaskOutputRequest {
+            context: self.context.clone(),
+            sub_status: if outcome.is_ok() {
+                "completed"
+            } else {
+                "failed"
+            }
+            .to_owned(),
+            details: outcome.err().unwrap_or_default().to_owned(),
+            clientapp_runtime: seconds,
+        };
+        self.call::<Nothing>("push-task-output", &request)?;
+        Ok(())
+    }
+}
+
+impl Link for Runtime {
+    fn nodes(&self) -> Result<Vec<NodeInfo>, FederatedError> {
+        let mut nodes = self
+            .call::<GetNodesResponse>("get-nodes", &Nothing {})?
+            .nodes;
+        nodes.sort_by_key(|n| n.node_id);
+        Ok(nodes)
+    }
+
+    fn send(
         &self,
         kind: &str,
         group: &str,
@@ -289,12 +259,7 @@ impl Runtime {
         })
     }
 
-    /// Answers that have come to `open` questions (their numbers and nodes), each with its question's number and of at most `most` bytes. One that is
-    /// malformed or larger counts as the node's error.
-    ///
-    /// # Errors
-    /// [`FederatedError::Remote`].
-    pub fn answers(
+    fn answers(
         &self,
         open: &BTreeMap<String, u64>,
         most: u64,
@@ -334,91 +299,6 @@ impl Runtime {
         }
         Ok(out)
     }
-
-    /// Sends each node its content and collects the answers, of at most `most` bytes each, until all have come or `deadline` is over. One that is
-    /// malformed or larger counts as the node's error. `tell` is called while waiting and may stop it; then what has come is returned.
-    ///
-    /// # Errors
-    /// [`FederatedError::Remote`].
-    pub fn ask(
-        &self,
-        kind: &str,
-        group: &str,
-        contents: Vec<(u64, Content)>,
-        deadline: Duration,
-        most: u64,
-        tell: &dyn Fn() -> bool,
-    ) -> Result<Vec<Answer>, FederatedError> {
-        let mut seen = BTreeMap::new();
-        self.restarted(&mut seen)?;
-        let question: BTreeMap<u64, Content> = contents.into_iter().collect();
-        let mut open: BTreeMap<String, u64> = BTreeMap::new();
-        for (&node, content) in &question {
-            let id = self.send(kind, group, node, content.clone(), deadline)?;
-            open.insert(id, node);
-        }
-        let (began, mut looked) = (Instant::now(), Instant::now());
-        let mut out = Vec::new();
-        while !open.is_empty() && began.elapsed() < deadline && tell() {
-            for (id, answer) in self.answers(&open, most)? {
-                if open.remove(&id).is_some() {
-                    out.push(answer);
-                }
-            }
-            if looked.elapsed() > RESTARTS && !open.is_empty() {
-                looked = Instant::now();
-                // A node that died with a question in its hands does not get it again by itself.
-                for node in self.restarted(&mut seen)? {
-                    let before = open.len();
-                    open.retain(|_, n| *n != node);
-                    if let Some(content) = question.get(&node).filter(|_| open.len() < before) {
-                        let id = self.send(kind, group, node, content.clone(), deadline)?;
-                        open.insert(id, node);
-                    }
-                }
-            }
-            if !open.is_empty() {
-                std::thread::sleep(POLL);
-            }
-        }
-        out.sort_by_key(|a| a.node);
-        Ok(out)
-    }
-
-    /// Ends the task.
-    ///
-    /// # Errors
-    /// [`FederatedError::Remote`].
-    pub fn finish(
-        &self,
-        outcome: Result<(), &str>,
-        seconds: Option<f64>,
-    ) -> Result<(), FederatedError> {
-        let request = PushTaskOutputRequest {
-            context: self.context.clone(),
-            sub_status: if outcome.is_ok() {
-                "completed"
-            } else {
-                "failed"
-            }
-            .to_owned(),
-            details: outcome.err().unwrap_or_default().to_owned(),
-            clientapp_runtime: seconds,
-        };
-        self.call::<Nothing>("push-task-output", &request)?;
-        Ok(())
-    }
-}
-
-/// Nodes whose time of connection is another one than in `seen`, which is brought up to date. One that is seen for the first time is not among them.
-fn connected_again(seen: &mut BTreeMap<u64, String>, now: Vec<NodeInfo>) -> BTreeSet<u64> {
-    now.into_iter()
-        .filter_map(|n| {
-            let (node, time) = (n.node_id, n.last_activated_at);
-            let before = seen.insert(node, time.clone());
-            before.is_some_and(|b| b != time).then_some(node)
-        })
-        .collect()
 }
 
 /// Seconds since 1970.
@@ -447,26 +327,5 @@ pub fn reply(to: &Message, node: u64, body: Result<Content, Error>) -> Message {
             dst_task_id: None,
         },
         body,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_that_connects_again_is_noticed_once() {
-        let at = |node_id: u64, time: &str| NodeInfo {
-            node_id,
-            last_activated_at: time.to_owned(),
-            ..NodeInfo::default()
-        };
-        let mut seen = BTreeMap::new();
-        let mut look = |now: Vec<NodeInfo>| Vec::from_iter(connected_again(&mut seen, now));
-        assert!(look(vec![at(1, "a"), at(2, "a")]).is_empty());
-        // While it is away it is not in the list.
-        assert!(look(vec![at(2, "a")]).is_empty());
-        assert_eq!(look(vec![at(1, "b"), at(2, "a"), at(3, "b")]), [1]);
-        assert!(look(vec![at(1, "b"), at(2, "a"), at(3, "b")]).is_empty());
     }
 }

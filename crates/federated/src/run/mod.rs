@@ -13,6 +13,7 @@
 mod buffer;
 mod client;
 mod compare;
+mod coordinated;
 mod encrypted;
 mod export;
 mod forget;
@@ -28,8 +29,10 @@ mod signer;
 mod state;
 mod summing;
 mod task;
+mod task_client;
 mod trust;
 mod verified;
+mod work;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -45,9 +48,10 @@ pub use history::History;
 pub use memory::Memory;
 pub use own::{Own, export_own};
 pub use party::Party;
-pub use remote::{RemoteEvent, RemoteOptions, coordinate};
+pub use remote::{RemoteEvent, RemoteOptions, coordinate, coordinate_task};
 pub use state::{RoundRecord, RunState};
-pub use task::{Side, TaskComparison, TaskRun};
+pub use task::{TaskComparison, TaskRun};
+pub use task_client::Side;
 
 use crate::config::{Base, RunConfig, Stage};
 use crate::data::{ClientData, Window, examples, tokenizer_for};
@@ -121,7 +125,8 @@ enum Hidden {
 }
 
 impl Run {
-    /// Prepares a run. `base` is needed unless the configuration makes a random network.
+    /// Prepares a run. `base` is needed unless the configuration makes a random network. With `resume` it goes on from the checkpoint in its folder, if there
+    /// is one; without, a checkpoint is removed when the run begins.
     ///
     /// # Errors
     /// Whatever is wrong with configuration, base or text; with `resume`, with the checkpoint.
@@ -362,6 +367,9 @@ impl Run {
     ) -> Result<bool, FederatedError> {
         std::fs::create_dir_all(&self.config.out)
             .map_err(|e| FederatedError::io(&self.config.out, e))?;
+        if self.state.records.is_empty() {
+            RunState::discard(&self.checkpoint())?;
+        }
         if self.config.history && self.history.is_none() {
             let done = self.state.records.len();
             self.history = Some(History::open(
@@ -407,7 +415,7 @@ fn of_text(config: &RunConfig) -> Result<(), FederatedError> {
             "head",
             "a configuration of a language model",
             "[head]",
-            "heads are trained by `tacit federate run`, with all parties in one process",
+            "a head is trained as a task: `TaskRun`, `coordinate_task` and `Party::of_task`",
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! One client by itself: its text, what it remembers between rounds, and its answers to a coordinator's messages.
+//! One client by itself: its text or other examples, what it remembers between rounds, and its answers to a coordinator's messages.
 //!
 //! | message | content | answer |
 //! | --- | --- | --- |
@@ -6,7 +6,7 @@
 //! | `train` | `arrays` (adapter), `server-round` | `arrays` (trained adapter), `num-examples`, as Flower's FedAvg wants them |
 //! | `train` from a coordinator of ours (`tacit`) | the same, `residual`, with SCAFFOLD `control`, without rounds `turn` | the update as the stages wrote it, or the first message of a secure sum; with SCAFFOLD `control-change` |
 //! | `train.sum` | a message of the secure sum | its answer |
-//! | `evaluate` | `arrays` | loss over its validation text |
+//! | `evaluate` | `arrays` | loss over its validation text or examples |
 //!
 //! What compression keeps is written before the answer goes out, together with what it was before the round: a round that is asked for twice, because
 //! either side died, is answered with the same bytes.
@@ -15,13 +15,14 @@ use std::path::PathBuf;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 
-use super::client::{Contribution, When, Worker};
+use super::client::{Contribution, When};
 use super::memory::Memory;
 use super::private::PrivateSum;
 use super::signer::seal_as;
-use super::{BaseModel, client_data, fingerprint, perplexity, session_of};
+use super::task_client::Side;
+use super::work::{Examples, Shared, Text, Work};
+use super::{BaseModel, client_data, fingerprint, session_of, task};
 use crate::config::RunConfig;
-use crate::data::{ClientData, Window};
 use crate::flower::limits::{self, MESSAGE};
 use crate::flower::proto::Scalar;
 use crate::flower::record::{Array, Content, Record, from_tensors, to_tensors};
@@ -29,6 +30,7 @@ use crate::lora::{Combine, Global};
 use crate::partition::ClientText;
 use crate::protection::ClientId;
 use crate::protection::secure_aggregation::{Client, FixedPoint, Roster, RoundConfig};
+use crate::task::Task;
 use crate::tuner::Tuner;
 use crate::{FederatedError, NamedTensors};
 
@@ -40,8 +42,7 @@ pub(super) const SUM: &str = "tacit.sum";
 /// A client of a federation whose other members are elsewhere.
 pub struct Party {
     config: RunConfig,
-    tuner: Tuner,
-    data: ClientData,
+    work: Box<dyn Work>,
     client: usize,
     agreement: String,
     file: PathBuf,
@@ -83,14 +84,50 @@ impl Party {
         check_messages(&config, &tuner, MESSAGE)?;
         let data = client_data(&config, &tuner, &base.tokenizer, text, client)?;
         let agreement = fingerprint(&config, &tuner, &[], &Default::default())?;
-        let file = config.out.join(format!("node-{client}.safetensors"));
-        let first = Worker {
-            config: &config,
-            tuner: &tuner,
-            data: &data,
+        Self::begun(
+            config,
+            Box::new(Text { tuner, data }),
             client,
-        }
-        .first_memory()?;
+            agreement,
+            identity,
+        )
+    }
+
+    /// Client number `client` of a run over a task, with its examples.
+    ///
+    /// # Errors
+    /// As [`Self::new`] and [`super::TaskRun::new`].
+    pub fn of_task<T: Task + Send + 'static>(
+        config: RunConfig,
+        task: T,
+        side: Side<T::Example>,
+        client: usize,
+        identity: Option<SigningKey>,
+    ) -> Result<Self, FederatedError> {
+        config.check()?;
+        check_remote(&config)?;
+        side.check()?;
+        let initial = task.initial()?;
+        check_values(initial.count() as u64)?;
+        let agreement = task::fingerprint(&config, &task, &initial, &[])?;
+        Self::begun(
+            config,
+            Box::new(Examples { task, side }),
+            client,
+            agreement,
+            identity,
+        )
+    }
+
+    fn begun(
+        config: RunConfig,
+        work: Box<dyn Work>,
+        client: usize,
+        agreement: String,
+        identity: Option<SigningKey>,
+    ) -> Result<Self, FederatedError> {
+        let file = config.out.join(format!("node-{client}.safetensors"));
+        let first = work.first_memory(&config, client)?;
         let mut party = Self {
             last: None,
             before: first.clone(),
@@ -98,8 +135,7 @@ impl Party {
             identity,
             sum: None,
             config,
-            tuner,
-            data,
+            work,
             client,
             agreement,
             file,
@@ -153,23 +189,14 @@ impl Party {
         Ok(())
     }
 
-    fn worker(&self) -> Worker<'_> {
-        Worker {
-            config: &self.config,
-            tuner: &self.tuner,
-            data: &self.data,
-            client: self.client,
-        }
-    }
-
     /// Number of the client.
     pub fn client(&self) -> usize {
         self.client
     }
 
-    /// Sequences to train on.
+    /// Examples to train on: sequences of text, or what the task has.
     pub fn examples(&self) -> usize {
-        self.data.train.len()
+        self.work.examples()
     }
 
     /// The answer to a message of type `kind`.
@@ -205,7 +232,7 @@ impl Party {
         let mut all = vec![
             (
                 "num-examples".to_owned(),
-                Scalar::Sint(self.data.train.len() as i64),
+                Scalar::Sint(self.examples() as i64),
             ),
             ("client".to_owned(), Scalar::Sint(self.client as i64)),
         ];
@@ -225,7 +252,7 @@ impl Party {
             ),
         ];
         if content.text("tacit").is_none() {
-            let adapter = self.tuner.initial(self.config.method.rank, 0)?;
+            let adapter = self.work.initial(&self.config)?;
             records.push(("arrays".to_owned(), from_tensors(&adapter)));
         }
         Ok(Content(records))
@@ -233,7 +260,7 @@ impl Party {
 
     /// The shared state in a message.
     fn global(&self, content: &Content) -> Result<Global, FederatedError> {
-        let like = self.tuner.initial(self.config.method.rank, 0)?;
+        let like = self.work.initial(&self.config)?;
         let mut residual = NamedTensors::new();
         if let Some(Record::Arrays(arrays)) = content.get("residual") {
             for (name, a) in arrays {
@@ -290,9 +317,12 @@ impl Party {
         } else {
             NamedTensors::new()
         };
-        let mut c = self
-            .worker()
-            .contribute(When { turn, round }, &global, &control, &memory)?;
+        let shared = Shared {
+            global: &global,
+            control: &control,
+        };
+        let when = When { turn, round };
+        let mut c = (self.work).contribute(&self.config, self.client, when, &shared, &memory)?;
         let after = std::mem::take(&mut c.memory);
         let metrics = self.metrics(vec![
             ("train-loss".to_owned(), Scalar::Double(c.loss)),
@@ -424,23 +454,9 @@ impl Party {
 
     fn evaluate(&self, content: &Content) -> Result<Content, FederatedError> {
         let global = self.global(content)?;
-        let network = self.tuner.network(&global.adapter, &global.residual)?;
-        let limit = match self.config.data.validation_limit {
-            0 => self.data.valid.len(),
-            n => n.min(self.data.valid.len()),
-        };
-        let windows: &[Window] = &self.data.valid[..limit];
-        let tokens: usize = windows.iter().map(|w| w.0.len()).sum();
-        let p = perplexity(&network, windows)?;
-        Ok(Content(vec![(
-            "metrics".to_owned(),
-            Record::Metrics(vec![
-                ("num-examples".to_owned(), Scalar::Sint(tokens as i64)),
-                ("loss".to_owned(), Scalar::Double(p.ln())),
-                ("perplexity".to_owned(), Scalar::Double(p)),
-                ("client".to_owned(), Scalar::Sint(self.client as i64)),
-            ]),
-        )]))
+        let mut said = self.work.evaluate(&self.config, &global)?;
+        said.push(("client".to_owned(), Scalar::Sint(self.client as i64)));
+        Ok(Content(vec![("metrics".to_owned(), Record::Metrics(said))]))
     }
 }
 
@@ -495,6 +511,16 @@ pub(super) fn check_messages(
         4 * values * control,
         limit,
         "between machines train less: method.kind = \"lora\" or \"ffa-lora\", a lower method.rank or fewer method.targets; `tacit federate run` knows no such limit",
+    )
+}
+
+/// Whether the tensors of a task fit a message.
+pub(super) fn check_values(values: u64) -> Result<(), FederatedError> {
+    limits::check(
+        &format!("what is trained ({values} values)"),
+        4 * values,
+        MESSAGE,
+        "`tacit federate run` knows no such limit",
     )
 }
 

@@ -203,11 +203,6 @@ impl Run {
         self.summing().group_seed(round)
     }
 
-    /// The step along a noisy mean gradient: falls over the rounds as the clients' learning rate would.
-    pub(super) fn noise_rate(&self, round: usize, rate: f64) -> f32 {
-        self.summing().noise_rate(round, rate)
-    }
-
     /// The coordinator sees every update.
     fn visible(
         &self,

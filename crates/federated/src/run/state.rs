@@ -131,6 +131,17 @@ impl RunState {
         all.save(path, &[("run".to_owned(), header)])
     }
 
+    /// Removes a checkpoint, if there is one: a run that begins anew must not be taken for the one before it.
+    ///
+    /// # Errors
+    /// [`FederatedError::Io`] when it cannot be removed.
+    pub fn discard(path: &Path) -> Result<(), FederatedError> {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(FederatedError::io(path, e)),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads a checkpoint of the run with this fingerprint.
     ///
     /// # Errors
@@ -140,7 +151,7 @@ impl RunState {
         let bad = |problem: String, remedy: &str| {
             FederatedError::format(path.display().to_string(), problem, remedy)
         };
-        let remove = "remove it to begin anew";
+        let remove = "choose another folder (--out DIR), or begin anew with --overwrite";
         let header = meta
             .get("run")
             .ok_or_else(|| bad("is not a checkpoint of a federated run".into(), remove))?;
@@ -161,7 +172,7 @@ impl RunState {
         if header.fingerprint != fingerprint {
             return Err(bad(
                 "belongs to a run with another configuration, base model or text".into(),
-                "give the same configuration and text, another out folder, or remove it to begin anew",
+                "choose another folder (--out DIR), or give that run's configuration and text to go on with it, or replace it with --overwrite",
             ));
         }
         if header.clients > 100_000 {

@@ -126,11 +126,16 @@ impl Summing<'_> {
         *blake3::hash(text.as_bytes()).as_bytes()
     }
 
-    /// The step along a noisy mean gradient: falls over the rounds as the clients' learning rate would.
+    /// As [`noise_rate`].
     pub fn noise_rate(&self, round: usize, rate: f64) -> f32 {
-        let t = &self.config.train;
-        (rate * t.rate(round, self.config.rounds) / t.lr) as f32
+        noise_rate(self.config, round, rate)
     }
+}
+
+/// The step along a noisy mean gradient: falls over the rounds as the clients' learning rate would.
+pub(super) fn noise_rate(config: &RunConfig, round: usize, rate: f64) -> f32 {
+    let t = &config.train;
+    (rate * t.rate(round, config.rounds) / t.lr) as f32
 }
 
 /// What hides the updates of a run of `n` clients whose updates have `values` values; `sensitivities` are asked for where only some of them are encrypted.

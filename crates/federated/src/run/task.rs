@@ -1,4 +1,4 @@
-//! A run of rounds over a [`Task`], with all parties in this process: the same drawing of clients, stages, rules and checkpoint as a run over text.
+//! A run of rounds over a [`Task`]: the same drawing of clients, stages, rules and checkpoint as a run over text. Its clients are in this process, or nodes.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -6,29 +6,21 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::client::{Contribution, When};
+use super::coordinated::{Coordinated, Measure};
 use super::memory::Memory;
+use super::party::{check_remote, check_values};
 use super::round::Aggregate;
 use super::signer::Signer;
 use super::summing::{Summing, hidden_of, session_of};
+use super::task_client::{Side, TaskWorker, train, turn};
 use super::{Event, Hidden, RoundRecord, RunState, drawn};
 use crate::compress::decode;
 use crate::config::RunConfig;
-use crate::local::{LocalOptions, Optimiser, Turn, adam, batch};
 use crate::lora::Global;
 use crate::rules::{apply, weighted_average};
 use crate::task::{Measured, Task};
 use crate::{FederatedError, NamedTensors};
-
-/// A client's examples.
-#[derive(Clone, Debug)]
-pub struct Side<E> {
-    /// The client's name.
-    pub name: String,
-    /// Examples to train on.
-    pub train: Vec<E>,
-    /// Examples that nobody trains on.
-    pub valid: Vec<E>,
-}
 
 /// What the federation is worth: the same training alone, and on all examples in one place.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -55,18 +47,9 @@ pub struct TaskRun<'t, T: Task> {
     state: RunState,
 }
 
-/// A client's part of a round.
-struct Part {
-    client: usize,
-    update: NamedTensors,
-    memory: Memory,
-    payload: Vec<u8>,
-    loss: f64,
-    weight: f64,
-}
-
 impl<'t, T: Task> TaskRun<'t, T> {
-    /// Prepares a run; with `resume` it goes on from the checkpoint in its folder, if there is one.
+    /// Prepares a run; with `resume` it goes on from the checkpoint in its folder, if there is one; without, a checkpoint is
+    /// removed when the run begins.
     ///
     /// # Errors
     /// [`FederatedError::Setting`] for settings and clients that do not fit, and whatever is wrong with the checkpoint.
@@ -78,15 +61,41 @@ impl<'t, T: Task> TaskRun<'t, T> {
     ) -> Result<Self, FederatedError> {
         config.check()?;
         for c in &clients {
-            if c.train.is_empty() || c.valid.is_empty() {
-                return Err(FederatedError::setting(
-                    format!("examples of client `{}`", c.name),
-                    "at least one to train on and one to measure with",
-                    format!("{} and {}", c.train.len(), c.valid.len()),
-                    "give it more examples, or leave this client out",
-                ));
-            }
+            c.check()?;
         }
+        Self::begun(config, task, clients, resume, true)
+    }
+
+    /// The coordinator's half of a run whose clients are elsewhere: it has none of their examples.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; [`FederatedError::Setting`] for stages that need all parties in one process.
+    pub(crate) fn coordinator(
+        config: RunConfig,
+        task: &'t T,
+        clients: usize,
+        resume: bool,
+    ) -> Result<Self, FederatedError> {
+        config.check()?;
+        check_remote(&config)?;
+        let nobody = |k: usize| Side {
+            name: format!("client {k}"),
+            train: Vec::new(),
+            valid: Vec::new(),
+        };
+        let clients = (0..clients).map(nobody).collect();
+        let run = Self::begun(config, task, clients, resume, false)?;
+        check_values(run.shared().count() as u64)?;
+        Ok(run)
+    }
+
+    fn begun(
+        config: RunConfig,
+        task: &'t T,
+        clients: Vec<Side<T::Example>>,
+        resume: bool,
+        here: bool,
+    ) -> Result<Self, FederatedError> {
         if clients.is_empty() {
             return Err(FederatedError::setting(
                 "clients",
@@ -96,7 +105,7 @@ impl<'t, T: Task> TaskRun<'t, T> {
             ));
         }
         let initial = task.initial()?;
-        let fingerprint = fingerprint(&config, task, &initial, &clients)?;
+        let fingerprint = fingerprint(&config, task, &initial, if here { &clients } else { &[] })?;
         let nothing = || Ok(Vec::new());
         let mut run = Self {
             hidden: hidden_of(
@@ -120,7 +129,8 @@ impl<'t, T: Task> TaskRun<'t, T> {
             clients,
             fingerprint,
         };
-        if run.config.signed() {
+        // Between machines the clients sign with keys of their own.
+        if here && run.config.signed() {
             let session = session_of(&run.fingerprint);
             run.signer = Some(Signer::new(run.clients.len(), session)?);
         }
@@ -190,6 +200,9 @@ impl<'t, T: Task> TaskRun<'t, T> {
     ) -> Result<bool, FederatedError> {
         std::fs::create_dir_all(&self.config.out)
             .map_err(|e| FederatedError::io(&self.config.out, e))?;
+        if self.state.records.is_empty() {
+            RunState::discard(&self.checkpoint())?;
+        }
         while self.state.records.len() < self.config.rounds {
             let Some(record) = self.round(tell)? else {
                 return Ok(false);
@@ -214,39 +227,60 @@ impl<'t, T: Task> TaskRun<'t, T> {
         let began = Instant::now();
         let round = self.state.records.len();
         let drawn = drawn(&self.config, self.clients.len(), round);
-        let parts: Vec<Option<Part>> = drawn
+        let done: Vec<Option<Contribution>> = drawn
             .par_iter()
             .map(|&client| {
-                let part = self.contribute(round, client)?;
+                let start = &self.state.global.adapter;
+                let memory = &self.state.clients[client];
+                let c = (self.worker(client)).contribute(When::round(round), start, memory)?;
                 let event = Event::Trained {
                     round: round + 1,
                     client,
                 };
-                Ok(tell(event).is_continue().then_some(part))
+                Ok(tell(event).is_continue().then_some(c))
             })
             .collect::<Result<_, FederatedError>>()?;
-        let Some(parts) = parts.into_iter().collect::<Option<Vec<_>>>() else {
+        let Some(contributions) = done.into_iter().collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        let a = self.aggregate(round, &parts)?;
+        let aggregate = self.aggregate(round, &contributions)?;
+        let measure = |run: &Self| Ok(run.measure(&run.state.global.adapter)?.loss.exp());
+        self.finish_round(round, &contributions, aggregate, began, &measure)
+            .map(Some)
+    }
+
+    fn worker(&self, client: usize) -> TaskWorker<'_, T> {
+        TaskWorker {
+            config: &self.config,
+            task: self.task,
+            side: &self.clients[client],
+            client,
+        }
+    }
+
+    fn finish_round(
+        &mut self,
+        round: usize,
+        contributions: &[Contribution],
+        a: Aggregate,
+        began: Instant,
+        measure: &dyn Fn(&Self) -> Result<f64, FederatedError>,
+    ) -> Result<RoundRecord, FederatedError> {
         a.average.check_finite("the aggregate")?;
-        let down = (18 + 4 * a.average.count()) as u64;
         let current = self.state.global.adapter.clone();
         let rule = &self.config.rule;
         self.state.global.adapter = apply(rule, &mut self.state.rule, &current, &a.average)?;
-        let n = parts.len();
-        let sent: u64 = parts.iter().map(|p| p.payload.len() as u64).sum();
-        let train_loss = parts.iter().map(|p| p.loss).sum::<f64>() / n as f64;
-        for p in parts {
-            self.state.clients[p.client] = p.memory;
+        for c in contributions {
+            self.state.clients[c.client] = c.memory.clone();
         }
-        Ok(Some(RoundRecord {
+        let n = contributions.len() as f64;
+        Ok(RoundRecord {
             round: round + 1,
-            clients: drawn,
-            train_loss,
-            validation_perplexity: self.measure(&self.state.global.adapter)?.loss.exp(),
-            bytes_up: a.bytes_up + sent,
-            bytes_down: a.bytes_down + down * n as u64,
+            clients: contributions.iter().map(|c| c.client).collect(),
+            train_loss: contributions.iter().map(|c| c.loss).sum::<f64>() / n,
+            validation_perplexity: measure(self)?,
+            bytes_up: a.bytes_up + contributions.iter().map(|c| c.bytes_up).sum::<u64>(),
+            bytes_down: a.bytes_down + contributions.iter().map(|c| c.bytes_down).sum::<u64>(),
             seconds: began.elapsed().as_secs_f64(),
             aggregation_error: None,
             relative_aggregation_error: None,
@@ -256,113 +290,10 @@ impl<'t, T: Task> TaskRun<'t, T> {
             staleness: Vec::new(),
             clock: None,
             hash: self.state.hash(),
-        }))
+        })
     }
 
-    /// Trains a client from the shared state and puts its update through the stages of its side.
-    fn contribute(&self, round: usize, client: usize) -> Result<Part, FederatedError> {
-        let c = &self.config;
-        let start = &self.state.global.adapter;
-        let side = &self.clients[client];
-        let mut part = Part {
-            client,
-            update: NamedTensors::new(),
-            memory: self.state.clients[client].clone(),
-            payload: Vec::new(),
-            loss: 0.0,
-            weight: side.train.len() as f64,
-        };
-        if let Some(noise) = c.noise() {
-            let examples = &side.train[..noise.examples.min(side.train.len())];
-            (part.loss, part.update) = self.private(start, examples, noise.clip)?;
-            return Ok(part);
-        }
-        let turn = Turn {
-            seed: c.seed,
-            client: client as u64,
-            round,
-            lr: c.train.rate(round, c.rounds),
-        };
-        let (loss, state) = self.train(start, &side.train, &c.train, turn)?;
-        part.loss = loss;
-        part.update = state.difference(start)?;
-        if let Some(norm) = c.clip() {
-            let n = part.update.norm();
-            if n > norm {
-                // A hair below, so that rounding cannot lift a coordinate above the bound.
-                part.update.scale((norm / n * (1.0 - 1e-6)) as f32);
-            }
-        }
-        if !c.hides_updates() {
-            let kept = &mut part.memory.kept;
-            (part.payload, part.update) = c.codec().encode_with_feedback(&part.update, kept)?;
-        }
-        Ok(part)
-    }
-
-    fn train(
-        &self,
-        start: &NamedTensors,
-        examples: &[T::Example],
-        options: &LocalOptions,
-        turn: Turn,
-    ) -> Result<(f64, NamedTensors), FederatedError> {
-        let all: Vec<&T::Example> = examples.iter().collect();
-        let mut state = start.clone();
-        let mut moments = (vec![0f32; state.count()], vec![0f32; state.count()]);
-        let mut loss = 0.0;
-        for s in 0..options.steps {
-            let step = turn.round * options.steps + s;
-            let chosen: Vec<&T::Example> = batch(&all, turn, step, options.batch)
-                .into_iter()
-                .copied()
-                .collect();
-            let (l, mut g) = self.task.gradient(&state, &chosen)?;
-            if !l.is_finite() {
-                return Err(FederatedError::NotFinite {
-                    place: "training loss".into(),
-                    value: l,
-                    remedy: "lower train.lr".into(),
-                });
-            }
-            loss += l / options.steps as f64;
-            let norm = g.norm();
-            if options.clip > 0.0 && norm > options.clip {
-                g.scale((options.clip / norm) as f32);
-            }
-            if options.prox > 0.0 {
-                g.axpy(options.prox as f32, &state)?;
-                g.axpy(-options.prox as f32, start)?;
-            }
-            match options.optimiser {
-                Optimiser::Sgd => state.axpy(-turn.lr as f32, &g)?,
-                Optimiser::Adam => adam(&mut state, &g, &mut moments, s, turn.lr)?,
-            }
-        }
-        state.check_finite("a client's tensors after training")?;
-        Ok((loss, state))
-    }
-
-    /// Mean loss, and `-sum_i g_i min(1, clip / |g_i|)`.
-    fn private(
-        &self,
-        state: &NamedTensors,
-        examples: &[T::Example],
-        clip: f64,
-    ) -> Result<(f64, NamedTensors), FederatedError> {
-        let mut descent = state.zeros_like();
-        let mut loss = 0.0;
-        for e in examples {
-            let (l, g) = self.task.gradient(state, &[e])?;
-            g.check_finite("the gradient of an example")?;
-            let factor = (clip / g.norm().max(1e-30) * (1.0 - 1e-6)).min(1.0);
-            descent.axpy(-factor as f32, &g)?;
-            loss += l / examples.len() as f64;
-        }
-        Ok((loss, descent))
-    }
-
-    fn aggregate(&self, round: usize, parts: &[Part]) -> Result<Aggregate, FederatedError> {
+    fn aggregate(&self, round: usize, parts: &[Contribution]) -> Result<Aggregate, FederatedError> {
         let current = &self.state.global.adapter;
         if self.config.hides_updates() {
             let updates: Vec<(usize, NamedTensors)> =
@@ -417,17 +348,11 @@ impl<'t, T: Task> TaskRun<'t, T> {
         T::Example: Clone,
     {
         let start = self.task.initial()?;
-        let c = &self.config;
         let alone = |client: usize, examples: &[T::Example]| -> Result<Measured, FederatedError> {
             let mut state = start.clone();
-            for round in 0..c.rounds {
-                let turn = Turn {
-                    seed: c.seed,
-                    client: client as u64,
-                    round,
-                    lr: c.train.rate(round, c.rounds),
-                };
-                state = self.train(&state, examples, &c.train, turn)?.1;
+            for round in 0..self.config.rounds {
+                let turn = turn(&self.config, client, When::round(round));
+                state = train(self.task, &state, examples, &self.config.train, turn)?.1;
             }
             self.measure(&state)
         };
@@ -444,8 +369,63 @@ impl<'t, T: Task> TaskRun<'t, T> {
     }
 }
 
-/// Identifies everything a run's result depends on: settings (without where it is written and where tables lie), start and examples.
-fn fingerprint<T: Task>(
+impl<T: Task> Coordinated for TaskRun<'_, T> {
+    fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut RunState {
+        &mut self.state
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    fn hidden(&self) -> &Hidden {
+        &self.hidden
+    }
+
+    fn count(&self) -> usize {
+        self.clients.len()
+    }
+
+    fn most_values(&self) -> u64 {
+        self.shared().count() as u64
+    }
+
+    fn start(&self, _: usize, _: usize) -> Result<NamedTensors, FederatedError> {
+        Ok(self.shared().clone())
+    }
+
+    fn aggregate(
+        &self,
+        round: usize,
+        contributions: &[Contribution],
+    ) -> Result<Aggregate, FederatedError> {
+        TaskRun::aggregate(self, round, contributions)
+    }
+
+    fn finish_round(
+        &mut self,
+        round: usize,
+        contributions: &[Contribution],
+        aggregate: Aggregate,
+        began: Instant,
+        measure: Measure<'_>,
+    ) -> Result<RoundRecord, FederatedError> {
+        TaskRun::finish_round(self, round, contributions, aggregate, began, &|run| {
+            measure(run)
+        })
+    }
+}
+
+/// Identifies everything a run's result depends on: settings (without where it is written and where tables lie), task, start and examples.
+pub(super) fn fingerprint<T: Task>(
     config: &RunConfig,
     task: &T,
     initial: &NamedTensors,
@@ -461,6 +441,7 @@ fn fingerprint<T: Task>(
     }
     let mut h = blake3::Hasher::new();
     h.update(same.to_toml()?.as_bytes());
+    h.update(task.setting().as_bytes());
     h.update(initial.content_hash().as_bytes());
     let mut bytes = Vec::new();
     for c in clients {
@@ -476,4 +457,4 @@ fn fingerprint<T: Task>(
 
 #[cfg(test)]
 #[path = "task_tests.rs"]
-mod tests;
+pub(super) mod tests;

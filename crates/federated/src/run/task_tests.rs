@@ -2,8 +2,11 @@ use super::*;
 use crate::config::HeadData;
 
 /// Least squares `|w - x|^2 / 2` towards each example's point.
-#[derive(Debug)]
-struct Points;
+#[derive(Debug, Default)]
+pub(in crate::run) struct Points {
+    /// What decides the meaning of the points.
+    pub setting: String,
+}
 
 impl Task for Points {
     type Example = Vec<f32>;
@@ -45,6 +48,10 @@ impl Task for Points {
         })
     }
 
+    fn setting(&self) -> String {
+        self.setting.clone()
+    }
+
     fn identify(&self, example: &Vec<f32>, out: &mut Vec<u8>) {
         for v in example {
             out.extend(v.to_le_bytes());
@@ -53,7 +60,7 @@ impl Task for Points {
 }
 
 /// Client `k` has points around `(k, 1, -k)`; more of them the larger `k`.
-fn clients() -> Vec<Side<Vec<f32>>> {
+pub(in crate::run) fn clients() -> Vec<Side<Vec<f32>>> {
     (0..4)
         .map(|k| {
             let point = |i: usize| {
@@ -69,7 +76,7 @@ fn clients() -> Vec<Side<Vec<f32>>> {
         .collect()
 }
 
-fn config(folder: &std::path::Path, stages: &str) -> RunConfig {
+pub(in crate::run) fn config(folder: &std::path::Path, stages: &str) -> RunConfig {
     let text = format!(
         "rounds = 12\n[head]\ntables = [\"a\", \"b\", \"c\", \"d\"]\n[train]\nsteps = 4\nbatch = 8\nlr = 0.2\nlr_floor = 1.0\noptimiser = \"sgd\"\nclip = 0.0\n{stages}"
     );
@@ -80,7 +87,8 @@ fn config(folder: &std::path::Path, stages: &str) -> RunConfig {
 }
 
 fn finished(folder: &std::path::Path, stages: &str) -> Vec<f32> {
-    let mut run = TaskRun::new(config(folder, stages), &Points, clients(), false).unwrap();
+    let task = Points::default();
+    let mut run = TaskRun::new(config(folder, stages), &task, clients(), false).unwrap();
     assert!(run.run(&|_| ControlFlow::Continue(())).unwrap());
     run.shared().flatten()
 }
@@ -114,7 +122,8 @@ fn the_average_weighs_by_examples_and_what_hides_it_does_not() {
 fn noise_keeps_its_budget_and_moves_the_state() {
     let dir = tempfile::tempdir().unwrap();
     let noise = "[[stage]]\nkind = \"noise\"\nepsilon = 8.0\nclip = 1.0\nexamples = 8\n[[stage]]\nkind = \"secure-sum\"\n";
-    let mut run = TaskRun::new(config(dir.path(), noise), &Points, clients(), false).unwrap();
+    let task = Points::default();
+    let mut run = TaskRun::new(config(dir.path(), noise), &task, clients(), false).unwrap();
     run.run(&|_| ControlFlow::Continue(())).unwrap();
     let spent = run.records().last().unwrap().epsilon.unwrap();
     assert!(spent > 7.0 && spent <= 8.0, "{spent}");
@@ -126,20 +135,21 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let whole = finished(&dir.path().join("whole"), "");
     let half = dir.path().join("half");
-    let mut run = TaskRun::new(config(&half, ""), &Points, clients(), false).unwrap();
+    let task = Points::default();
+    let mut run = TaskRun::new(config(&half, ""), &task, clients(), false).unwrap();
     let stop = |e: Event<'_>| match e {
         Event::Round(r) if r.round == 5 => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     };
     assert!(!run.run(&stop).unwrap());
-    let mut run = TaskRun::new(config(&half, ""), &Points, clients(), true).unwrap();
+    let mut run = TaskRun::new(config(&half, ""), &task, clients(), true).unwrap();
     assert_eq!(run.records().len(), 5);
     run.run(&|_| ControlFlow::Continue(())).unwrap();
     assert_eq!(run.shared().flatten(), whole);
     // Other examples are another run.
     let mut others = clients();
     others[0].train[0][0] = 9.0;
-    assert!(TaskRun::new(config(&half, ""), &Points, others, true).is_err());
+    assert!(TaskRun::new(config(&half, ""), &task, others, true).is_err());
     let compared = run.compare().unwrap();
     assert!(compared.federated.loss < compared.start.loss);
     let alone = compared.alone.iter().map(|a| a.loss).sum::<f64>() / 4.0;
@@ -173,8 +183,9 @@ fn what_only_language_models_have_is_refused_by_name() {
     };
     assert!(none.check().unwrap_err().to_string().contains("tables"));
     let dir = tempfile::tempdir().unwrap();
+    let task = Points::default();
     let mut few = clients();
     few[2].valid.clear();
-    let e = TaskRun::new(config(dir.path(), ""), &Points, few, false).unwrap_err();
+    let e = TaskRun::new(config(dir.path(), ""), &task, few, false).unwrap_err();
     assert!(e.to_string().contains("client 2"), "{e}");
 }

@@ -64,6 +64,7 @@ mod uniformity;
 
 pub use client::Client;
 pub use config::{Graph, Roster, RoundConfig};
+pub use ed25519_dalek::SigningKey;
 pub use fixed_point::FixedPoint;
 pub use keys::{identity, signing_key};
 pub use mask::{pack_bits, unpack_bits};

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::{Members, RemoteEvent, RemoteOptions, Tell};
+use super::{Acquaintance, Members, Patience, RemoteEvent, RemoteOptions, Tell};
 use super::{evaluated, failed, members, read_from, room, shared};
+use crate::flower::link::{Answer, Link, RESTARTS};
 use crate::flower::proto::Scalar;
-use crate::flower::runtime::{Answer, RESTARTS, Runtime};
 use crate::lora::start_of;
 use crate::random::{below, stream};
 use crate::run::client::Contribution;
@@ -91,7 +91,7 @@ impl Office {
     fn fill(
         &mut self,
         run: &Run,
-        link: &Runtime,
+        link: &dyn Link,
         members: &Members,
         options: &RemoteOptions,
     ) -> Result<(), FederatedError> {
@@ -139,7 +139,7 @@ impl Office {
     }
 
     /// Takes back what nodes had that were started again: they know nothing of it.
-    fn take_back(&mut self, link: &Runtime) -> Result<(), FederatedError> {
+    fn take_back(&mut self, link: &dyn Link) -> Result<(), FederatedError> {
         if self.looked.elapsed() > RESTARTS {
             self.looked = Instant::now();
             let restarted = link.restarted(&mut self.seen)?;
@@ -168,14 +168,16 @@ impl Office {
 /// [`FederatedError::Remote`], and whatever goes wrong in aggregation or writing.
 pub(super) fn steps(
     run: &mut Run,
-    link: &Runtime,
+    link: &dyn Link,
     size: usize,
     options: &RemoteOptions,
     tell: Tell<'_>,
 ) -> Result<bool, FederatedError> {
+    super::begin(run)?;
     let all: Vec<usize> = (0..run.clients.len()).collect();
-    let known = &mut BTreeMap::new();
-    let Some(members) = members(run, link, &all, known, options, tell)? else {
+    let known = &mut Acquaintance::default();
+    let patience = Patience::new(&run.config, options);
+    let Some(members) = members(run, link, &all, known, &patience, options, tell)? else {
         return Ok(false);
     };
     if members.stock {
@@ -222,7 +224,7 @@ pub(super) fn steps(
             office.resting.clear();
             std::thread::sleep(10 * POLL);
         }
-        if tell(RemoteEvent::Waiting).is_break() {
+        if tell(RemoteEvent::Waiting(&[])).is_break() {
             return Ok(false);
         }
         std::thread::sleep(POLL);
@@ -233,7 +235,7 @@ pub(super) fn steps(
 /// One step of the coordinator along what is in its buffer. Only the last is measured: to measure, clients would have to stop working.
 fn step(
     run: &mut Run,
-    link: &Runtime,
+    link: &dyn Link,
     buffer: Vec<(Contribution, usize)>,
     began: Instant,
     members: &Members,

@@ -1,7 +1,8 @@
 //! A coordinator whose clients are nodes of a Flower federation.
 //!
 //! A round asks every drawn client for its contribution and waits for all of them; a node that died is asked again when it is back, and answers with the
-//! same bytes. A client whose answer is none (malformed, too large, signed by another, or an error of its own) *has* answered: it is named and left out, and
+//! same bytes. One that stays silent is waited for until `clock.deadline` is over or, without that, for a long while; then the round goes on without it if
+//! enough are left, and later rounds do not wait for it before it answers again. A client whose answer is none (malformed, too large, signed by another, or an error of its own) *has* answered: it is named and left out, and
 //! the round ends when all others have answered. In a secure sum a node that is lost in the middle, or talks nonsense, counts as dropped, as the protocol
 //! allows; where too few are left, or noise would be missing, the round is begun again with a new session, without those that talked nonsense. A round
 //! that comes to nothing a few times although everybody has answered ends the run with their names.
@@ -14,23 +15,26 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use members::{FEW, Members, members};
+use members::{Acquaintance, FEW, Members, Patience, members};
 
 use super::client::Contribution;
+use super::coordinated::Coordinated;
 use super::party::{UPDATE, check_remote, roster};
 use super::round::Aggregate;
 use super::signer::open_from;
-use super::{BaseModel, RoundRecord, Run};
+use super::{BaseModel, RoundRecord, Run, RunState, TaskRun};
 use crate::compress::decode;
 use crate::config::RunConfig;
 use crate::flower::http::Address;
 use crate::flower::limits::MESSAGE;
+use crate::flower::link::{Answer, Link};
 use crate::flower::proto::Scalar;
 use crate::flower::record::{Content, Record, from_tensors, to_tensors};
-use crate::flower::runtime::{Answer, Runtime};
-use crate::lora::{Combine, start_of};
+use crate::flower::runtime::Runtime;
+use crate::lora::Combine;
+use crate::task::Task;
 use crate::{FederatedError, NamedTensors};
 
 /// How often a round is begun that all answer and that still has too few contributions.
@@ -47,9 +51,12 @@ pub struct RemoteOptions {
     pub address: Address,
     /// Longest wait for the answers of a step; nodes that have not answered are asked again, in a secure sum they count as lost.
     pub deadline: Duration,
+    /// How long a round waits for clients that were there and do not answer, where the configuration sets no `clock.deadline`: then it goes on without them,
+    /// or, where too few are left, the run ends with their names.
+    pub silence: Duration,
     /// Longest wait for a run to be submitted, and for nodes to come.
     pub wait: Duration,
-    /// Go on from the checkpoint.
+    /// Go on from the checkpoint, if there is one; else it is removed.
     pub resume: bool,
     /// Pause before a round is begun again.
     pub pause: Duration,
@@ -64,6 +71,15 @@ pub enum RemoteEvent<'a> {
         clients: usize,
         /// Needed.
         of: usize,
+        /// Those that are missing.
+        missing: &'a [usize],
+    },
+    /// These clients were there and do not answer.
+    Silent {
+        /// Who is waited for.
+        clients: &'a [usize],
+        /// For how long in a round; `None` where `clock.deadline` says it.
+        limit: Option<Duration>,
     },
     /// A client could not do what it was asked.
     Failed {
@@ -78,8 +94,8 @@ pub enum RemoteEvent<'a> {
     Late(&'a [usize]),
     /// A round is over and kept.
     Round(&'a RoundRecord),
-    /// Waiting.
-    Waiting,
+    /// Waiting for answers of these clients; of nobody in particular where none is named.
+    Waiting(&'a [usize]),
 }
 
 /// Tells what a node could not do; the node's failure is not the run's.
@@ -90,41 +106,6 @@ fn failed(tell: Tell<'_>, node: u64, client: Option<usize>, problem: impl ToStri
         client,
         problem,
     });
-}
-
-/// Nodes, and what they answer.
-trait Link {
-    /// Numbers of the nodes that are there, ascending.
-    fn nodes(&self) -> Result<Vec<u64>, FederatedError>;
-
-    /// As [`Runtime::ask`].
-    fn ask(
-        &self,
-        kind: &str,
-        group: &str,
-        contents: Vec<(u64, Content)>,
-        deadline: Duration,
-        most: u64,
-        tell: &dyn Fn() -> bool,
-    ) -> Result<Vec<Answer>, FederatedError>;
-}
-
-impl Link for Runtime {
-    fn nodes(&self) -> Result<Vec<u64>, FederatedError> {
-        Ok(Runtime::nodes(self)?.iter().map(|n| n.node_id).collect())
-    }
-
-    fn ask(
-        &self,
-        kind: &str,
-        group: &str,
-        contents: Vec<(u64, Content)>,
-        deadline: Duration,
-        most: u64,
-        tell: &dyn Fn() -> bool,
-    ) -> Result<Vec<Answer>, FederatedError> {
-        Runtime::ask(self, kind, group, contents, deadline, most, tell)
-    }
 }
 
 type Tell<'t> = &'t dyn Fn(RemoteEvent<'_>) -> ControlFlow<()>;
@@ -141,28 +122,60 @@ pub fn coordinate(
     tell: Tell<'_>,
 ) -> Result<(Run, bool), FederatedError> {
     check_remote(&config)?;
+    let mut run = Run::coordinator(config, base, clients, options.resume)?;
+    let config = run.config.clone();
+    let buffer = config.clock.map_or(0, |c| c.buffer);
+    let done = connected(&config, options, tell, |link, options| match buffer {
+        0 => rounds(&mut run, link, options, tell),
+        size => buffer::steps(&mut run, link, size, options, tell),
+    })?;
+    Ok((run, done))
+}
+
+/// As [`coordinate`], of a [`Task`]: the nodes have its examples, and the run it returns has none.
+///
+/// # Errors
+/// As [`coordinate`].
+pub fn coordinate_task<'t, T: Task>(
+    config: RunConfig,
+    task: &'t T,
+    clients: usize,
+    options: &RemoteOptions,
+    tell: Tell<'_>,
+) -> Result<(TaskRun<'t, T>, bool), FederatedError> {
+    let mut run = TaskRun::coordinator(config, task, clients, options.resume)?;
+    let config = run.config().clone();
+    let done = connected(&config, options, tell, |link, options| {
+        rounds(&mut run, link, options, tell)
+    })?;
+    Ok((run, done))
+}
+
+/// Connects with the SuperLink, does `work` over it and tells it how that ended; `false` when it did not come to its end.
+fn connected(
+    config: &RunConfig,
+    options: &RemoteOptions,
+    tell: Tell<'_>,
+    work: impl FnOnce(&Runtime, &RemoteOptions) -> Result<bool, FederatedError>,
+) -> Result<bool, FederatedError> {
     let options = &RemoteOptions {
-        deadline: within(&config).unwrap_or(options.deadline),
+        deadline: within(config).unwrap_or(options.deadline.min(options.silence)),
         ..options.clone()
     };
-    let mut run = Run::coordinator(config, base, clients, options.resume)?;
-    std::fs::create_dir_all(&run.config.out).map_err(|e| FederatedError::io(&run.config.out, e))?;
-    let go_on = || tell(RemoteEvent::Waiting).is_continue();
+    std::fs::create_dir_all(&config.out).map_err(|e| FederatedError::io(&config.out, e))?;
+    let go_on = || tell(RemoteEvent::Waiting(&[])).is_continue();
     let Some(link) = Runtime::acquire(&options.address, "flwr-serverapp", options.wait, &go_on)?
     else {
-        return Ok((run, false));
+        return Ok(false);
     };
-    let done = link.alive(|| match run.config.clock.map(|c| c.buffer) {
-        Some(size) if size > 0 => buffer::steps(&mut run, &link, size, options, tell),
-        _ => rounds(&mut run, &link, options, tell),
-    });
+    let done = link.alive(|| work(&link, options));
     match &done {
         Ok(true) => link.finish(Ok(()), None)?,
         Ok(false) => link.finish(Err("stopped"), None)?,
         // What went wrong counts, not whether the SuperLink could still be told.
         Err(e) => drop(link.finish(Err(&e.to_string()), None)),
     }
-    done.map(|done| (run, done))
+    done
 }
 
 /// How long a round may take, where the configuration says so: then it goes on without those that are late.
@@ -171,20 +184,29 @@ fn within(config: &RunConfig) -> Option<Duration> {
     Some(Duration::from_secs_f64(seconds.min(1e6)))
 }
 
+/// A run that begins anew is not to be taken for one that lay in its folder.
+fn begin(run: &dyn Coordinated) -> Result<(), FederatedError> {
+    match run.state().records.as_slice() {
+        [] => RunState::discard(&run.checkpoint()),
+        _ => Ok(()),
+    }
+}
+
 fn rounds(
-    run: &mut Run,
+    run: &mut dyn Coordinated,
     link: &dyn Link,
     options: &RemoteOptions,
     tell: Tell<'_>,
 ) -> Result<bool, FederatedError> {
-    let mut known = BTreeMap::new();
-    while run.state.records.len() < run.config.rounds {
+    begin(run)?;
+    let mut known = Acquaintance::default();
+    while run.state().records.len() < run.config().rounds {
         let Some(record) = round(run, link, &mut known, options, tell)? else {
             return Ok(false);
         };
-        run.state.records.push(record);
-        run.state.save(&run.checkpoint(), &run.fingerprint)?;
-        if let Some(r) = run.state.records.last()
+        run.state_mut().records.push(record);
+        run.state().save(&run.checkpoint(), run.fingerprint())?;
+        if let Some(r) = run.state().records.last()
             && tell(RemoteEvent::Round(r)).is_break()
         {
             return Ok(false);
@@ -194,13 +216,16 @@ fn rounds(
 }
 
 /// The mark of our own messages: what both sides must agree on.
-fn ours(run: &Run) -> (String, Scalar) {
-    ("tacit".to_owned(), Scalar::Text(run.fingerprint.clone()))
+fn ours(run: &dyn Coordinated) -> (String, Scalar) {
+    (
+        "tacit".to_owned(),
+        Scalar::Text(run.fingerprint().to_owned()),
+    )
 }
 
 /// The shared state as message content, without the mark for Flower's own nodes.
-fn shared(run: &Run, round: usize, mark: bool, more: Vec<(String, Scalar)>) -> Content {
-    let g = &run.state.global;
+fn shared(run: &dyn Coordinated, round: usize, mark: bool, more: Vec<(String, Scalar)>) -> Content {
+    let g = &run.state().global;
     let mut config = vec![("server-round".to_owned(), Scalar::Sint(round as i64 + 1))];
     if mark {
         config.push(ours(run));
@@ -210,8 +235,8 @@ fn shared(run: &Run, round: usize, mark: bool, more: Vec<(String, Scalar)>) -> C
         ("arrays".to_owned(), from_tensors(&g.adapter)),
         ("config".to_owned(), Record::Config(config)),
     ];
-    if run.config.train.scaffold {
-        records.push(("control".to_owned(), from_tensors(&run.state.control)));
+    if run.config().train.scaffold {
+        records.push(("control".to_owned(), from_tensors(&run.state().control)));
     }
     if !g.residual.is_empty() {
         records.push(("residual".to_owned(), from_tensors(&g.residual)));
@@ -222,33 +247,31 @@ fn shared(run: &Run, round: usize, mark: bool, more: Vec<(String, Scalar)>) -> C
 /// Most bytes that an answer to `train` or `train.sum` may have: what the largest of them has, twice over. An update takes at most nine bytes a value
 /// (its position and itself; eight from a node of Flower's that computes in double precision), a control variate four more, and beside them go names,
 /// heads, signatures and the shares for every other client.
-fn room(run: &Run, values: usize) -> u64 {
-    let m = &run.config.method;
-    let most = (m.ranks.iter().chain([&m.rank])).map(|&r| run.tuner.count(r));
-    let values = most.fold(values as u64, u64::max);
-    let clients = run.clients.len() as u64;
+fn room(run: &dyn Coordinated, values: usize) -> u64 {
+    let values = run.most_values().max(values as u64);
+    let clients = run.count() as u64;
     (32 * values + (4 << 10) * clients + FEW).min(MESSAGE)
 }
 
 fn round(
-    run: &mut Run,
+    run: &mut dyn Coordinated,
     link: &dyn Link,
-    known: &mut BTreeMap<u64, usize>,
+    known: &mut Acquaintance,
     options: &RemoteOptions,
     tell: Tell<'_>,
 ) -> Result<Option<RoundRecord>, FederatedError> {
-    let began = Instant::now();
-    let round = run.state.records.len();
+    let patience = Patience::new(run.config(), options);
+    let round = run.state().records.len();
     let drawn = run.drawn(round);
     // Those that talked nonsense in an attempt that came to nothing.
     let mut out: BTreeSet<usize> = BTreeSet::new();
     let mut attempts = 0;
     loop {
         let asked: Vec<usize> = drawn.iter().copied().filter(|k| !out.contains(k)).collect();
-        let Some(members) = members(run, link, &asked, known, options, tell)? else {
+        let Some(members) = members(run, link, &asked, known, &patience, options, tell)? else {
             return Ok(None);
         };
-        let c = &run.config;
+        let c = run.config();
         if members.stock
             && (c.hides_updates()
                 || c.signed()
@@ -262,21 +285,29 @@ fn round(
                 "hidden sums, signed payloads, SCAFFOLD and rules beside `average` need `tacit federate node`",
             ));
         }
-        let got = if run.config.hides_updates() {
-            sum::hidden(run, link, round, &asked, &members, options, tell)?
+        let goes_on = |absent: &BTreeSet<usize>| patience.over(absent, known);
+        let got = if run.config().hides_updates() {
+            sum::hidden(run, link, round, &asked, &members, &goes_on, options, tell)?
         } else {
-            visible(run, link, round, &asked, &members, options, tell)?
+            visible(run, link, round, &asked, &members, &goes_on, options, tell)?
         };
         let (contributions, aggregate, useless) = match got {
             Got::Stopped => return Ok(None),
-            Got::Again { answered, useless } => {
-                attempts += usize::from(answered);
+            Got::Again { absent, useless } => {
+                attempts += usize::from(absent.is_empty());
                 if attempts == ATTEMPTS {
                     return Err(nothing(run, round, &asked, &useless));
                 }
+                let absent: Vec<usize> = absent.into_iter().collect();
+                if !absent.is_empty() && patience.gone() {
+                    return Err(silent(run, round, &asked, &absent, &patience));
+                }
+                if !absent.is_empty() && tell(patience.event(&absent)).is_break() {
+                    return Ok(None);
+                }
                 // With noise all that were drawn are needed; else the next attempt does without them, if enough are left.
                 let left = asked.len() - useless.len();
-                if run.config.noise().is_none() && left >= run.config.least(drawn.len()) {
+                if run.config().noise().is_none() && left >= run.config().least(drawn.len()) {
                     out.extend(useless);
                 }
                 std::thread::sleep(options.pause);
@@ -296,7 +327,14 @@ fn round(
         if !late.is_empty() && tell(RemoteEvent::Late(&late)).is_break() {
             return Ok(None);
         }
-        let measure = |run: &Run| evaluated(run, link, round, &members, options, tell);
+        if patience.deadline.is_none() {
+            known.silent.retain(missing);
+            known.silent.extend(&late);
+        }
+        let mut there = members;
+        there.nodes.retain(|k, _| !known.silent.contains(k));
+        let measure = |run: &dyn Coordinated| evaluated(run, link, round, &there, options, tell);
+        let began = patience.began;
         let mut record = run.finish_round(round, &contributions, aggregate, began, &measure)?;
         record.late = late;
         record.failed = failed;
@@ -305,26 +343,58 @@ fn round(
 }
 
 /// All have answered, again and again, and it does not make a round.
-fn nothing(run: &Run, round: usize, asked: &[usize], useless: &BTreeSet<usize>) -> FederatedError {
+fn nothing(
+    run: &dyn Coordinated,
+    round: usize,
+    asked: &[usize],
+    useless: &BTreeSet<usize>,
+) -> FederatedError {
     let useless: Vec<usize> = useless.iter().copied().collect();
-    let needed = match run.config.noise() {
-        Some(_) => "all of them, for the noise of each is needed".to_owned(),
-        None => format!("at least {}", run.config.least(asked.len())),
-    };
+    let needed = needed(run, asked);
     FederatedError::format(
         format!("round {}", round + 1),
         format!(
             "of the clients {asked:?} answers were expected from {needed}; all have answered {ATTEMPTS} times, and what {useless:?} sent is of no use"
         ),
-        "the warnings before say why: mend these nodes or take the clients out of the configuration, then go on with --resume",
+        "the warnings before say why: mend these nodes or take the clients out of the configuration, then go on with the same command",
     )
 }
 
+/// These have not answered for so long, and without them there is no round.
+fn silent(
+    run: &dyn Coordinated,
+    round: usize,
+    asked: &[usize],
+    absent: &[usize],
+    patience: &Patience,
+) -> FederatedError {
+    let needed = needed(run, asked);
+    FederatedError::format(
+        format!("round {}", round + 1),
+        format!(
+            "of the clients {asked:?} answers were expected from {needed}; {absent:?} have not answered for {} s",
+            patience.began.elapsed().as_secs()
+        ),
+        "start their nodes again, then go on with the same command; --silence S waits longer, and with `clock.deadline` in the configuration of a new run its rounds go on without those that are late, where enough are in time",
+    )
+}
+
+/// From how many clients a round needs answers, in words.
+fn needed(run: &dyn Coordinated, asked: &[usize]) -> String {
+    match run.config().noise() {
+        Some(_) => "all of them, for the noise of each is needed".to_owned(),
+        None => format!("at least {}", run.config().least(asked.len())),
+    }
+}
+
+/// Whether a round goes on without these clients, that have not answered.
+type GoesOn<'a> = &'a dyn Fn(&BTreeSet<usize>) -> bool;
+
 enum Got {
     Stopped,
-    /// Too few contributions: whether everybody has answered, and whose answers are none.
+    /// Too few contributions: who has not answered, and whose answers are none.
     Again {
-        answered: bool,
+        absent: BTreeSet<usize>,
         useless: BTreeSet<usize>,
     },
     All {
@@ -334,18 +404,14 @@ enum Got {
     },
 }
 
-impl Got {
-    fn again(answered: bool, useless: BTreeSet<usize>) -> Self {
-        Self::Again { answered, useless }
-    }
-}
-
 /// What clients said.
 struct Replies {
     /// Answers that have content, ascending by client.
     good: Vec<(usize, Content)>,
     /// Clients whose answer has none.
     failed: BTreeSet<usize>,
+    /// Clients that have not answered.
+    absent: BTreeSet<usize>,
 }
 
 /// Asks clients; those that fail are told of.
@@ -361,24 +427,33 @@ fn ask(
     tell: Tell<'_>,
 ) -> Result<Replies, FederatedError> {
     let client_of: BTreeMap<u64, usize> = members.nodes.iter().map(|(&k, &n)| (n, k)).collect();
+    let asked: BTreeSet<usize> = contents.iter().map(|(k, _)| *k).collect();
     let contents = contents
         .into_iter()
         .filter_map(|(k, c)| Some((*members.nodes.get(&k)?, c)))
         .collect();
-    let go_on = || tell(RemoteEvent::Waiting).is_continue();
+    let go_on = |owing: &[u64]| {
+        let clients: Vec<usize> = owing.iter().map(|n| client_of[n]).collect();
+        tell(RemoteEvent::Waiting(&clients)).is_continue()
+    };
     let group = format!("{}", round + 1);
     let answers = link.ask(kind, &group, contents, options.deadline, most, &go_on)?;
     let mut replies = Replies {
         good: Vec::new(),
         failed: BTreeSet::new(),
+        absent: asked,
     };
     for Answer { node, content } in answers {
         let client = client_of[&node];
         match content {
-            Ok(c) => replies.good.push((client, c)),
+            Ok(c) => {
+                replies.absent.remove(&client);
+                replies.good.push((client, c));
+            }
             Err(problem) => {
                 failed(tell, node, Some(client), &problem);
                 if !problem.away() {
+                    replies.absent.remove(&client);
                     replies.failed.insert(client);
                 }
             }
@@ -418,26 +493,24 @@ fn check_size(tensors: &NamedTensors, what: &str) -> Result<(), FederatedError> 
 
 /// A contribution whose update is seen.
 fn read(
-    run: &Run,
+    run: &dyn Coordinated,
     round: usize,
     client: usize,
     content: &Content,
 ) -> Result<Contribution, FederatedError> {
-    let c = &run.config;
-    let rank = c.method.rank_of(client);
-    let start = start_of(&run.tuner, c.combine, &run.state.global, rank, round as u64)?;
+    let start = run.start(client, round)?;
     read_from(run, start, round, client, content)
 }
 
 /// The same for a client that began at `start`, in its turn number `turn`.
 fn read_from(
-    run: &Run,
+    run: &dyn Coordinated,
     start: NamedTensors,
     turn: usize,
     client: usize,
     content: &Content,
 ) -> Result<Contribution, FederatedError> {
-    let c = &run.config;
+    let c = run.config();
     let (update, bytes) = match content.bytes("update", UPDATE) {
         Some(sent) if c.signed() => {
             let keys = roster(c, &[client])?;
@@ -476,12 +549,14 @@ fn read_from(
     })
 }
 
+#[allow(clippy::too_many_arguments)]
 fn visible(
-    run: &Run,
+    run: &dyn Coordinated,
     link: &dyn Link,
     round: usize,
     drawn: &[usize],
     members: &Members,
+    goes_on: GoesOn<'_>,
     options: &RemoteOptions,
     tell: Tell<'_>,
 ) -> Result<Got, FederatedError> {
@@ -501,13 +576,12 @@ fn visible(
             }
         }
     }
-    if tell(RemoteEvent::Waiting).is_break() {
+    if tell(RemoteEvent::Waiting(&[])).is_break() {
         return Ok(Got::Stopped);
     }
-    let answered = got.len() + useless.len() == drawn.len();
-    let waited = answered || within(&run.config).is_some();
-    if !waited || got.len() < run.config.least(drawn.len()) {
-        return Ok(Got::again(answered, useless));
+    let absent = replies.absent;
+    if !goes_on(&absent) || got.len() < run.config().least(drawn.len()) {
+        return Ok(Got::Again { absent, useless });
     }
     let contributions: Vec<Contribution> = got.into_values().collect();
     let aggregate = run.aggregate(round, &contributions)?;
@@ -520,7 +594,7 @@ fn visible(
 
 /// Perplexity of the shared state over the text of all clients that are there; 0 where nobody measures.
 fn evaluated(
-    run: &Run,
+    run: &dyn Coordinated,
     link: &dyn Link,
     round: usize,
     members: &Members,

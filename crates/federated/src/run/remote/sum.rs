@@ -2,33 +2,37 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Got, Link, Members, RemoteEvent, RemoteOptions, Tell};
-use super::{ask, failed, ours, room, shared, train_loss, weight, within};
+use super::{GoesOn, Got, Members, RemoteEvent, RemoteOptions, Tell};
+use super::{ask, failed, ours, room, shared, train_loss, weight};
 use crate::FederatedError;
+use crate::flower::link::Link;
 use crate::flower::proto::{Scalar, SintList};
 use crate::flower::record::{Array, Content, Record};
 use crate::protection::ClientId;
 use crate::protection::secure_aggregation::{FixedPoint, RoundConfig, Server};
+use crate::run::Hidden;
 use crate::run::client::Contribution;
+use crate::run::coordinated::Coordinated;
 use crate::run::party::{SUM, roster};
 use crate::run::round::Aggregate;
-use crate::run::{Hidden, Run};
 
 /// Asks `drawn` for a secure sum of their updates. A client that does not answer, or answers with what is none, has dropped out, as the protocol allows;
 /// where too few are left, or a part of the noise is missing, there is no sum.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn hidden(
-    run: &Run,
+    run: &dyn Coordinated,
     link: &dyn Link,
     round: usize,
     drawn: &[usize],
     members: &Members,
+    goes_on: GoesOn<'_>,
     options: &RemoteOptions,
     tell: Tell<'_>,
 ) -> Result<Got, FederatedError> {
-    let bits = run.config.secure_bits().unwrap_or(24);
-    let roster = roster(&run.config, drawn)?;
-    let like = run.state.global.adapter.clone();
-    let (dimension, epsilon) = match &run.hidden {
+    let bits = run.config().secure_bits().unwrap_or(24);
+    let roster = roster(run.config(), drawn)?;
+    let like = run.state().global.adapter.clone();
+    let (dimension, epsilon) = match run.hidden() {
         Hidden::Noise(p) => (p.mechanism.encoded_len(), Some(p.ledger(round + 1)?)),
         _ => (like.count(), None),
     };
@@ -55,16 +59,15 @@ pub(super) fn hidden(
     let mut useless: BTreeSet<usize> = BTreeSet::new();
     let most = room(run, dimension);
     for step in 0..5 {
-        let asked = contents.len();
         let replies = ask(link, kind, round, contents, members, options, most, tell)?;
-        if tell(RemoteEvent::Waiting).is_break() {
+        if tell(RemoteEvent::Waiting(&[])).is_break() {
             return Ok(Got::Stopped);
         }
-        let answered = replies.good.len() + replies.failed.len() == asked;
+        let absent = replies.absent;
         useless.extend(&replies.failed);
-        // Before anything is masked, a client that is missing can simply be waited for; after a deadline the protocol goes on if enough are there.
-        if step == 0 && !answered && within(&run.config).is_none() {
-            return Ok(Got::again(false, useless));
+        // Before anything is masked, a client that is missing can simply be waited for; after that the protocol goes on if enough are there.
+        if step == 0 && !goes_on(&absent) {
+            return Ok(Got::Again { absent, useless });
         }
         for (k, answer) in &replies.good {
             let bytes = answer.bytes("sum", SUM).unwrap_or_default();
@@ -89,7 +92,7 @@ pub(super) fn hidden(
         }
         let next = match server.advance() {
             Ok(next) => next,
-            Err(_) => return Ok(Got::again(answered, useless)),
+            Err(_) => return Ok(Got::Again { absent, useless }),
         };
         kind = "train.sum";
         contents = next
@@ -106,15 +109,19 @@ pub(super) fn hidden(
             .collect();
     }
     let Ok(sum) = server.finish() else {
-        return Ok(Got::again(true, useless));
+        let absent = BTreeSet::new();
+        return Ok(Got::Again { absent, useless });
     };
     let n = sum.survivors.len();
     let mut average = like.clone();
-    match &run.hidden {
+    match run.hidden() {
         // Noise of all was calibrated for; a lost client's part would be missing.
         Hidden::Noise(_) if n < drawn.len() => {
-            let answered = drawn.len() - n <= useless.len();
-            return Ok(Got::again(answered, useless));
+            let there = |k: &usize| sum.survivors.contains(&(*k as ClientId));
+            let absent = (drawn.iter().copied())
+                .filter(|k| !there(k) && !useless.contains(k))
+                .collect();
+            return Ok(Got::Again { absent, useless });
         }
         Hidden::Noise(p) => {
             average.axpy(
@@ -123,7 +130,7 @@ pub(super) fn hidden(
             )?;
         }
         _ => {
-            let bound = run.config.clip().unwrap_or(1.0);
+            let bound = run.config().clip().unwrap_or(1.0);
             let codec = FixedPoint::new(bits, bound, drawn.len())?;
             let mean: Vec<f32> = codec
                 .decode_sum(&sum.values, n)?
@@ -137,7 +144,7 @@ pub(super) fn hidden(
     contributions.retain(|k, _| survivors.contains(&(*k as ClientId)));
     let aggregate = Aggregate {
         average,
-        residual: run.state.global.residual.clone(),
+        residual: run.state().global.residual.clone(),
         bytes_up: up,
         bytes_down: down,
         error: None,
