@@ -97,10 +97,10 @@ pub struct CoordinateArgs {
     #[arg(long)]
     pub overwrite: bool,
     /// Longest wait in seconds for the answers of a step, without clock.deadline in the configuration; who has not answered is asked again
-    #[arg(long, default_value_t = 600, value_name = "S")]
+    #[arg(long, default_value_t = 600, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     pub deadline: u64,
     /// How many seconds a round waits for clients that were there and do not answer, without clock.deadline in the configuration; then it goes on without them
-    #[arg(long, default_value_t = 1800, value_name = "S")]
+    #[arg(long, default_value_t = 1800, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     pub silence: u64,
     /// Longest wait in seconds for a run to be submitted, and for nodes to come
     #[arg(long, default_value_t = 600, value_name = "S")]

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::visible::read_from;
 use super::{Acquaintance, Members, Patience, RemoteEvent, RemoteOptions, Tell};
-use super::{evaluated, failed, members, read_from, room, shared};
+use super::{evaluated, failed, members, room, shared};
 use crate::flower::link::{Answer, Link, RESTARTS};
 use crate::flower::proto::Scalar;
 use crate::lora::start_of;

@@ -12,6 +12,7 @@ mod members;
 mod sum;
 #[cfg(test)]
 mod tests;
+mod visible;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -21,26 +22,22 @@ use members::{Acquaintance, FEW, Members, Patience, members};
 
 use super::client::Contribution;
 use super::coordinated::Coordinated;
-use super::party::{UPDATE, check_remote, roster};
+use super::party::check_remote;
 use super::round::Aggregate;
-use super::signer::open_from;
 use super::{BaseModel, RoundRecord, Run, RunState, TaskRun};
-use crate::compress::decode;
+use crate::FederatedError;
 use crate::config::RunConfig;
 use crate::flower::http::Address;
 use crate::flower::limits::MESSAGE;
 use crate::flower::link::{Answer, Link};
 use crate::flower::proto::Scalar;
-use crate::flower::record::{Content, Record, from_tensors, to_tensors};
+use crate::flower::record::{Content, Record, from_tensors};
 use crate::flower::runtime::Runtime;
 use crate::lora::Combine;
 use crate::task::Task;
-use crate::{FederatedError, NamedTensors};
 
 /// How often a round is begun that all answer and that still has too few contributions.
 const ATTEMPTS: usize = 3;
-/// Largest value of an update that is taken for one: products and squares of such values stay finite.
-const MOST_VALUE: f32 = 1e9;
 /// Largest loss that a client is believed, in nats per token; a model that knows nothing has the logarithm of its vocabulary.
 const MOST_LOSS: f64 = 100.0;
 
@@ -289,7 +286,7 @@ fn round(
         let got = if run.config().hides_updates() {
             sum::hidden(run, link, round, &asked, &members, &goes_on, options, tell)?
         } else {
-            visible(run, link, round, &asked, &members, &goes_on, options, tell)?
+            visible::visible(run, link, round, &asked, &members, &goes_on, options, tell)?
         };
         let (contributions, aggregate, useless) = match got {
             Got::Stopped => return Ok(None),
@@ -474,122 +471,6 @@ fn weight(content: &Content) -> Option<f64> {
 fn train_loss(content: &Content) -> f64 {
     let said = content.number("train-loss");
     said.filter(|l| believable(*l)).unwrap_or(0.0)
-}
-
-/// Refuses values that no training makes and that would not stay finite when they are multiplied.
-fn check_size(tensors: &NamedTensors, what: &str) -> Result<(), FederatedError> {
-    let largest = (tensors.iter())
-        .flat_map(|t| &t.values)
-        .fold(0f32, |m, x| if x.abs() <= m { m } else { x.abs() });
-    if largest <= MOST_VALUE {
-        return Ok(());
-    }
-    Err(FederatedError::format(
-        what,
-        format!("it has a value of magnitude {largest:e}, at most {MOST_VALUE:e} is taken for one"),
-        "its sender is left out",
-    ))
-}
-
-/// A contribution whose update is seen.
-fn read(
-    run: &dyn Coordinated,
-    round: usize,
-    client: usize,
-    content: &Content,
-) -> Result<Contribution, FederatedError> {
-    let start = run.start(client, round)?;
-    read_from(run, start, round, client, content)
-}
-
-/// The same for a client that began at `start`, in its turn number `turn`.
-fn read_from(
-    run: &dyn Coordinated,
-    start: NamedTensors,
-    turn: usize,
-    client: usize,
-    content: &Content,
-) -> Result<Contribution, FederatedError> {
-    let c = run.config();
-    let (update, bytes) = match content.bytes("update", UPDATE) {
-        Some(sent) if c.signed() => {
-            let keys = roster(c, &[client])?;
-            let payload = open_from(&keys, run.session(), sent, client, turn)?;
-            (decode(payload, &start)?, sent.len())
-        }
-        Some(payload) => (decode(payload, &start)?, payload.len()),
-        None => {
-            let local = to_tensors(content.arrays("arrays")?, &start)?;
-            (local.difference(&start)?, 4 * start.count())
-        }
-    };
-    check_size(&update, "an update")?;
-    let mut control_change = NamedTensors::new();
-    if c.train.scaffold {
-        control_change = to_tensors(content.arrays("control-change")?, &start)?;
-        check_size(&control_change, "a change of a control variate")?;
-    }
-    let controls = 4 * control_change.count();
-    Ok(Contribution {
-        client,
-        loss: train_loss(content),
-        update,
-        control_change,
-        weight: weight(content).ok_or_else(|| {
-            FederatedError::format(
-                "an answer",
-                "it has no positive number called `num-examples`",
-                "its sender is left out",
-            )
-        })?,
-        bytes_up: (bytes + controls) as u64,
-        bytes_down: (4 * start.count() + controls) as u64,
-        start,
-        ..Contribution::default()
-    })
-}
-
-#[allow(clippy::too_many_arguments)]
-fn visible(
-    run: &dyn Coordinated,
-    link: &dyn Link,
-    round: usize,
-    drawn: &[usize],
-    members: &Members,
-    goes_on: GoesOn<'_>,
-    options: &RemoteOptions,
-    tell: Tell<'_>,
-) -> Result<Got, FederatedError> {
-    let mut got: BTreeMap<usize, Contribution> = BTreeMap::new();
-    let content = shared(run, round, !members.stock, Vec::new());
-    let contents = drawn.iter().map(|&k| (k, content.clone())).collect();
-    let most = room(run, 0);
-    let replies = ask(link, "train", round, contents, members, options, most, tell)?;
-    let mut useless = replies.failed;
-    for (k, answer) in replies.good {
-        match read(run, round, k, &answer) {
-            Ok(c) => drop(got.insert(k, c)),
-            // A malformed answer is the node's failure, not the run's.
-            Err(e) => {
-                failed(tell, members.nodes[&k], Some(k), e);
-                useless.insert(k);
-            }
-        }
-    }
-    if tell(RemoteEvent::Waiting(&[])).is_break() {
-        return Ok(Got::Stopped);
-    }
-    let absent = replies.absent;
-    if !goes_on(&absent) || got.len() < run.config().least(drawn.len()) {
-        return Ok(Got::Again { absent, useless });
-    }
-    let contributions: Vec<Contribution> = got.into_values().collect();
-    let aggregate = run.aggregate(round, &contributions)?;
-    Ok(Got::All {
-        contributions,
-        aggregate,
-        useless,
-    })
 }
 
 /// Perplexity of the shared state over the text of all clients that are there; 0 where nobody measures.

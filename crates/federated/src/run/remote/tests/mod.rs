@@ -9,10 +9,14 @@ mod travel;
 
 use std::time::Instant;
 
+use super::visible::read;
 use super::*;
+use crate::NamedTensors;
+use crate::flower::record::to_tensors;
 use crate::protection::secure_aggregation::identity;
 use crate::run::fixture::{self, finish};
 use crate::run::party::Party;
+use crate::run::party::{UPDATE, roster};
 use crate::run::{random_base, texts};
 
 fn parties(c: &RunConfig) -> Vec<Party> {
