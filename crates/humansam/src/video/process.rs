@@ -21,6 +21,12 @@ use crate::error::{HumansamError, Result};
 const MOST_DECODED: f64 = 1800.0;
 const LONGEST_COMPLAINT: u64 = 4096;
 const MOST_PIXELS: u64 = 1 << 26;
+/// Memory that a program gets beside [`PICTURES`]: damaged time stamps have `ffmpeg` fill gaps of years with copies of frames, all in memory.
+const MEMORY: u64 = 1 << 30;
+/// Pictures of four bytes a pixel that a decoder may hold: those it refers to and those its threads and filters work on.
+const PICTURES: u64 = 40;
+/// How often the watch looks.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// Whether `ffmpeg` and `ffprobe` can be started.
 pub fn available() -> bool {
@@ -41,21 +47,52 @@ fn file_argument(path: &Path) -> OsString {
     name
 }
 
-/// A started program with a watch on its time.
+/// What a program may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    time: Duration,
+    /// Bytes of memory; enforced on Linux.
+    memory: u64,
+}
+
+/// Why the watch ended a program.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Excess {
+    Time,
+    Memory,
+}
+
+/// A started program with a watch on its time and memory.
 struct Running {
     program: &'static str,
     child: Arc<Mutex<Child>>,
     stdout: ChildStdout,
     complaints: std::thread::JoinHandle<String>,
-    watch: std::thread::JoinHandle<bool>,
+    watch: std::thread::JoinHandle<Option<Excess>>,
     done: std::sync::mpsc::Sender<()>,
+}
+
+/// How a program ended.
+struct Ended {
+    /// By itself, with success.
+    well: bool,
+    excess: Option<Excess>,
+    complaints: String,
+}
+
+/// Bytes of memory that a process holds; nothing where the system does not say.
+fn resident(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes << 10)
 }
 
 fn start(
     program: &'static str,
     arguments: &[OsString],
     path: &Path,
-    timeout: Duration,
+    limits: Limits,
 ) -> Result<Running> {
     let child = Command::new(program)
         .args(arguments)
@@ -89,17 +126,29 @@ fn start(
         let _ = std::io::copy(&mut stderr, &mut std::io::sink());
         String::from_utf8_lossy(&text).trim().to_owned()
     });
+    let process = child.id();
     let child = Arc::new(Mutex::new(child));
     let (done, finished) = channel::<()>();
     let watched = Arc::clone(&child);
     let watch = std::thread::spawn(move || {
-        if finished.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout) {
+        let began = Instant::now();
+        loop {
+            let left = limits.time.saturating_sub(began.elapsed());
+            if finished.recv_timeout(left.min(GLANCE)) != Err(RecvTimeoutError::Timeout) {
+                return None;
+            }
+            let excess = if began.elapsed() >= limits.time {
+                Excess::Time
+            } else if resident(process).is_some_and(|bytes| bytes > limits.memory) {
+                Excess::Memory
+            } else {
+                continue;
+            };
             if let Ok(mut child) = watched.lock() {
                 let _ = child.kill();
             }
-            return true;
+            return Some(excess);
         }
-        false
     });
     Ok(Running {
         program,
@@ -112,8 +161,8 @@ fn start(
 }
 
 impl Running {
-    /// Ends the program (also before it is through) and returns whether it ended by itself and well, whether its time was over, and its complaints.
-    fn end(self) -> (bool, bool, String) {
+    /// Ends the program, also before it is through.
+    fn end(self) -> Ended {
         drop(self.stdout);
         let mut early = false;
         let well = loop {
@@ -130,21 +179,23 @@ impl Running {
             }
         };
         let _ = self.done.send(());
-        let late = self.watch.join().unwrap_or(false);
-        (well, late, self.complaints.join().unwrap_or_default())
+        Ended {
+            well,
+            excess: self.watch.join().unwrap_or_default(),
+            complaints: self.complaints.join().unwrap_or_default(),
+        }
     }
 }
 
-fn failed(program: &'static str, path: &Path, late: bool, text: &str) -> HumansamError {
+fn failed(program: &'static str, path: &Path, ended: &Ended) -> HumansamError {
     HumansamError::Program {
         program,
         path: path.into(),
-        message: if late {
-            "did not finish within the time that a file is given; it is damaged, or this machine is very busy".into()
-        } else if text.is_empty() {
-            "ended without saying why; is it a video?".into()
-        } else {
-            last_line(text)
+        message: match ended.excess {
+            Some(Excess::Time) => "did not finish within the time that a file is given; it is damaged, or this machine is very busy".into(),
+            Some(Excess::Memory) => "took more memory than a file of its size needs; its time stamps are damaged: write it anew (ffmpeg -i FILE NEW.mp4) or cut it".into(),
+            None if ended.complaints.is_empty() => "ended without saying why; is it a video?".into(),
+            None => last_line(&ended.complaints),
         },
     }
 }
@@ -179,13 +230,17 @@ pub(super) fn probe(path: &Path, timeout: Duration) -> Result<Info> {
     ]);
     arguments.push("-i".into());
     arguments.push(file_argument(path));
-    let mut running = start("ffprobe", &arguments, path, timeout)?;
+    let limits = Limits {
+        time: timeout,
+        memory: MEMORY,
+    };
+    let mut running = start("ffprobe", &arguments, path, limits)?;
     let mut text = Vec::new();
     let read = (&mut running.stdout).take(1 << 20).read_to_end(&mut text);
     let program = running.program;
-    let (well, late, complaint) = running.end();
-    if late || !well || read.is_err() {
-        return Err(failed(program, path, late, &complaint));
+    let ended = running.end();
+    if !ended.well || read.is_err() {
+        return Err(failed(program, path, &ended));
     }
     let json: serde_json::Value =
         serde_json::from_slice(&text).map_err(|e| HumansamError::Program {
@@ -279,6 +334,7 @@ fn describe(path: &Path, json: &serde_json::Value) -> Result<Info> {
 #[allow(clippy::too_many_arguments)]
 fn stream(
     path: &Path,
+    info: &Info,
     from: f64,
     seconds: Option<f64>,
     fps: Option<f64>,
@@ -315,7 +371,11 @@ fn stream(
         arguments.extend(words(&["-frames:v", &n.to_string()]));
     }
     arguments.extend(words(&["-pix_fmt", "rgb24", "-f", "rawvideo", "pipe:1"]));
-    let mut running = start("ffmpeg", &arguments, path, timeout)?;
+    let limits = Limits {
+        time: timeout,
+        memory: MEMORY + PICTURES * 4 * (info.width * info.height) as u64,
+    };
+    let mut running = start("ffmpeg", &arguments, path, limits)?;
     let bytes = 3 * size.0 * size.1;
     let mut frames = 0;
     let mut satisfied = false;
@@ -334,15 +394,13 @@ fn stream(
         }
     }
     let program = running.program;
-    let (well, late, text) = running.end();
-    if late && !satisfied {
-        return Err(failed(program, path, true, &text));
-    }
-    if frames == 0 && !well {
-        return Err(failed(program, path, false, &text));
+    let ended = running.end();
+    if (ended.excess.is_some() && !satisfied) || (frames == 0 && !ended.well) {
+        return Err(failed(program, path, &ended));
     }
     // A pipe that we closed is no fault of the file.
-    Ok((!satisfied && !text.is_empty()).then(|| last_line(&text)))
+    let complaints = ended.complaints;
+    Ok((!satisfied && !complaints.is_empty()).then(|| last_line(&complaints)))
 }
 
 pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Decoded> {
@@ -383,6 +441,7 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Decoded> {
     let whole = |each: &mut dyn FnMut(Frame) -> bool| {
         stream(
             path,
+            &info,
             wanted.start,
             seconds,
             Some(fps),
@@ -486,7 +545,7 @@ fn by_seeking(
     for i in 0..n {
         let t = wanted.start + window * (i as f64 + 0.5) / n as f64;
         let mut got = None;
-        match stream(path, t, None, None, Some(1), size, left(), |f| {
+        match stream(path, &info, t, None, None, Some(1), size, left(), |f| {
             got = Some(f);
             false
         }) {
@@ -529,6 +588,28 @@ mod tests {
         );
         let odd = serde_json::json!({"streams": [{"width": 10, "height": 10, "avg_frame_rate": "0/0", "duration": "N/A"}]});
         assert_eq!(describe(&path, &odd).unwrap().fps, 25.0);
+    }
+
+    /// `tail` keeps the end of what it reads: it grows until the watch ends it.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_program_that_fills_the_memory_is_ended() {
+        let path = Path::new("/dev/zero");
+        let limits = Limits {
+            time: Duration::from_secs(60),
+            memory: 64 << 20,
+        };
+        let arguments = words(&["-c", "4000000000", "/dev/zero"]);
+        let running = start("tail", &arguments, path, limits).unwrap();
+        let began = Instant::now();
+        while !running.watch.is_finished() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(began.elapsed() < limits.time);
+        let ended = running.end();
+        assert_eq!((ended.well, ended.excess), (false, Some(Excess::Memory)));
+        let message = failed("tail", path, &ended).to_string();
+        assert!(message.contains("more memory"), "{message}");
     }
 
     proptest! {

@@ -2,14 +2,14 @@
 //!
 //! A node that has answered is given the shared state of that moment and begins again at once; whenever the buffer is full the coordinator takes a step.
 //! Who is fast is real here, so that such a run is not repeated bit for bit. A node that fails, or stays away for longer than the deadline of an answer, rests
-//! until the next step. What was in the buffer or under way when a coordinator died is asked for again, as the same turn of its client.
+//! until the next step; when no update comes for the longest silence, the run ends. What was in the buffer or under way when a coordinator died is asked for again, as the same turn of its client.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::visible::read_from;
 use super::{Acquaintance, Members, Patience, RemoteEvent, RemoteOptions, Tell};
-use super::{evaluated, failed, members, room, shared};
+use super::{evaluated, failed, members, room, shared, silent};
 use crate::flower::link::{Answer, Link, RESTARTS};
 use crate::flower::proto::Scalar;
 use crate::lora::start_of;
@@ -118,10 +118,10 @@ impl Office {
         Ok(())
     }
 
-    /// Takes an answer; whether it is an update is for the caller to find in the buffer.
-    fn take(&mut self, run: &Run, id: &str, answer: Answer, tell: Tell<'_>) {
+    /// Takes an answer; whether it is an update, which lies in the buffer then.
+    fn take(&mut self, run: &Run, id: &str, answer: Answer, tell: Tell<'_>) -> bool {
         let Some(work) = self.at_work.remove(id) else {
-            return;
+            return false;
         };
         let client = work.client;
         let update = answer.content.map_err(|e| e.to_string()).and_then(|c| {
@@ -131,10 +131,12 @@ impl Office {
             Ok(c) => {
                 self.turns[client] += 1;
                 self.buffer.push((c, work.version));
+                true
             }
             Err(problem) => {
                 failed(tell, answer.node, Some(client), problem);
                 self.resting.insert(client);
+                false
             }
         }
     }
@@ -177,7 +179,7 @@ pub(super) fn steps(
     super::begin(run)?;
     let all: Vec<usize> = (0..run.clients.len()).collect();
     let known = &mut Acquaintance::default();
-    let patience = Patience::new(&run.config, options);
+    let mut patience = Patience::new(&run.config, options);
     let Some(members) = members(run, link, &all, known, &patience, options, tell)? else {
         return Ok(false);
     };
@@ -191,6 +193,7 @@ pub(super) fn steps(
     }
     let mut office = Office::new(run);
     link.restarted(&mut office.seen)?;
+    patience = Patience::new(&run.config, options);
     let mut began = Instant::now();
     while run.state.records.len() < run.config.rounds {
         office.fill(run, link, &members, options)?;
@@ -200,7 +203,9 @@ pub(super) fn steps(
             .map(|(id, w)| (id.clone(), w.node))
             .collect();
         for (id, answer) in link.answers(&open, room(run, 0))? {
-            office.take(run, &id, answer, tell);
+            if office.take(run, &id, answer, tell) {
+                patience = Patience::new(&run.config, options);
+            }
             if office.buffer.len() < size {
                 continue;
             }
@@ -224,6 +229,18 @@ pub(super) fn steps(
             // All have failed: after a pause they are asked again.
             office.resting.clear();
             std::thread::sleep(10 * POLL);
+        }
+        if patience.gone() {
+            let absent: Vec<usize> = (all.iter().copied())
+                .filter(|k| office.buffer.iter().all(|(c, _)| c.client != *k))
+                .collect();
+            return Err(silent(
+                run,
+                run.state.records.len(),
+                &all,
+                &absent,
+                &patience,
+            ));
         }
         if tell(RemoteEvent::Waiting(&[])).is_break() {
             return Ok(false);

@@ -61,9 +61,9 @@ impl Nodes {
         asked.get(&(client, kind.to_owned())).map_or(0, |n| *n)
     }
 
-    /// Whether a client that is to be silent `times` after its first round is so now.
+    /// Whether a client that is to be silent `times` after its first round, or without rounds after its second update, is so now.
     fn silent(&self, client: usize, times: usize) -> bool {
-        if self.asked(client, "evaluate") == 0 {
+        if self.asked(client, "evaluate") == 0 && self.asked(client, "train") < 2 {
             return false;
         }
         let mut silent = self.silent.borrow_mut();
@@ -219,7 +219,7 @@ pub fn options(silence: Duration) -> RemoteOptions {
     }
 }
 
-/// The rounds of a coordinator with nodes of these manners, which waits so long for those that are silent: its run, and what it told of them.
+/// The rounds, or with a buffer the steps, of a coordinator with nodes of these manners, which waits so long for those that are silent: its run, and what it told of them.
 pub fn over(
     c: &RunConfig,
     keys: Option<&[ed25519_dalek::SigningKey]>,
@@ -248,7 +248,11 @@ pub fn over(
         }
         ControlFlow::Continue(())
     };
-    let done = rounds(&mut run, &nodes, &options(silence), &tell);
+    let options = options(silence);
+    let done = match c.clock.map_or(0, |clock| clock.buffer) {
+        0 => rounds(&mut run, &nodes, &options, &tell),
+        size => buffer::steps(&mut run, &nodes, size, &options, &tell),
+    };
     let done = done.map(|finished| {
         assert!(finished);
         run

@@ -101,3 +101,18 @@ fn where_too_few_answer_the_run_ends_with_the_names_of_the_silent_and_the_remedy
         }
     }
 }
+
+#[test]
+fn a_run_without_rounds_ends_too_when_nobody_sends_anything_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let c = config(dir.path(), "[clock]\nbuffer = 4\n");
+    let manners = [Manner::Mute(usize::MAX); 4];
+    let e = over(&c, None, &manners, SHORT).0.unwrap_err().to_string();
+    for word in [
+        "have not answered for",
+        "the same command",
+        "clock.deadline",
+    ] {
+        assert!(e.contains(word), "no {word} in: {e}");
+    }
+}
