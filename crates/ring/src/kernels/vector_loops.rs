@@ -2,6 +2,8 @@
 //!
 //! The macros use what the calling module has in scope: `load` and `store` of a register and its number of residues, `LANES`.
 
+use crate::{Modulus, PackedLimb};
+
 /// `a = f(a)` or `a = f(a, b)` by registers; hands the tail to `$tail`.
 macro_rules! in_place {
     ($a:ident, |$x:ident| $body:expr, |$ta:ident| $tail:expr) => {{
@@ -69,6 +71,19 @@ pub(super) fn check<'a>(len: usize, mut rows: impl Iterator<Item = &'a [u64]>) {
     assert!(
         rows.all(|row| row.len() == len),
         "rows of residues differ in length: expected {len}"
+    );
+}
+
+/// All rows have `len` residues as wide as the modulus: what unchecked reads rely on.
+pub(super) fn check_packed<'a>(
+    len: usize,
+    m: &Modulus,
+    mut rows: impl Iterator<Item = &'a PackedLimb<'a>>,
+) {
+    assert!(
+        rows.all(|row| row.len() == len && row.bits() == m.bits()),
+        "packed rows of other lengths or widths than {len} residues of {} bits",
+        m.bits()
     );
 }
 

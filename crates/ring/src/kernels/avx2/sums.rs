@@ -19,7 +19,7 @@ use crate::{
     kernels::{
         Kernel, Portable,
         portable::packed_pair,
-        vector_loops::{check, tails},
+        vector_loops::{check, check_packed, tails},
     },
 };
 
@@ -192,23 +192,39 @@ impl Sums {
     }
 }
 
+/// `out = sum_k a[k] b[k]` for the coefficients in whole steps, whose number is returned; `load(b, at)` reads a step of a row.
+#[inline]
 #[target_feature(enable = "avx2,fma,bmi2")]
-pub(super) fn inner_product(m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u64]]) {
-    check(out.len(), a.iter().chain(b).copied());
-    let v = VMod::new(m);
+fn product<B>(
+    v: &VMod,
+    out: &mut [u64],
+    a: &[&[u64]],
+    b: &[B],
+    load: impl Fn(&B, usize) -> [F; WIDTH],
+) -> usize {
+    check(out.len(), a.iter().copied());
     let whole = out.len() - out.len() % STEP;
     for at in (0..whole).step_by(STEP) {
         let mut sums = Sums::zero();
         for (k, (a, b)) in a.iter().zip(b).enumerate() {
             if k > 0 && k % LAZY == 0 {
-                sums.fold(&v);
+                sums.fold(v);
             }
             // SAFETY: all rows are as long as `out`, and `at + STEP <= whole`.
-            unsafe { sums.add(load_step(a, at), load_step(b, at)) }
+            sums.add(unsafe { load_step(a, at) }, load(b, at));
         }
         // SAFETY: `at + STEP <= whole <= out.len()`.
-        unsafe { store_step(&v, out, at, sums.reduced(&v)) }
+        unsafe { store_step(v, out, at, sums.reduced(v)) }
     }
+    whole
+}
+
+#[target_feature(enable = "avx2,fma,bmi2")]
+pub(super) fn inner_product(m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u64]]) {
+    check(out.len(), b.iter().copied());
+    // SAFETY: all rows are as long as `out`, and `product` reads steps that end there or before.
+    let load = |row: &&[u64], at: usize| unsafe { load_step(row, at) };
+    let whole = product(&VMod::new(m), out, a, b, load);
     if whole < out.len() {
         let (a, b) = (tails(a, whole), tails(b, whole));
         Portable.inner_product(m, &mut out[whole..], &a, &b);
@@ -238,31 +254,13 @@ pub(super) fn inner_product_pair_packed(
     b0: &[PackedLimb<'_>],
     b1: &[PackedLimb<'_>],
 ) {
-    check(out0.len(), a.iter().copied());
-    let packed = || b0.iter().chain(b1);
-    assert!(
-        out0.len() == out1.len()
-            && packed().all(|row| row.len() == out0.len() && row.bits() == m.bits()),
-        "packed rows of other lengths or widths than {} residues of {} bits",
-        out0.len(),
-        m.bits()
-    );
     let (v, unpack) = (VMod::new(m), Unpack::new(m));
-    let whole = out0.len() - out0.len() % STEP;
-    // Two sets of sums side by side do not fit into the sixteen registers.
+    // SAFETY: all rows are as long as their output and of the modulus's width, and `product` reads steps that end there or before.
+    let load = |row: &PackedLimb<'_>, at: usize| unsafe { unpack.load_step(row, at) };
+    let mut whole = 0;
     for (out, b) in [(&mut *out0, b0), (&mut *out1, b1)] {
-        for at in (0..whole).step_by(STEP) {
-            let mut sums = Sums::zero();
-            for (k, (a, b)) in a.iter().zip(b).enumerate() {
-                if k > 0 && k % LAZY == 0 {
-                    sums.fold(&v);
-                }
-                // SAFETY: all rows are as long as `out` and of the modulus's width, and `at + STEP <= whole`.
-                unsafe { sums.add(load_step(a, at), unpack.load_step(b, at)) }
-            }
-            // SAFETY: `at + STEP <= whole <= out.len()`.
-            unsafe { store_step(&v, out, at, sums.reduced(&v)) }
-        }
+        check_packed(out.len(), m, b.iter());
+        whole = product(&v, out, a, b, load);
     }
     if whole < out0.len() {
         packed_pair(m, whole, [out0, out1], a, [b0, b1]);

@@ -12,7 +12,7 @@ use crate::{
     kernels::{
         Kernel, Portable,
         portable::packed_pair,
-        vector_loops::{check, tails},
+        vector_loops::{check, check_packed, tails},
     },
 };
 
@@ -165,6 +165,43 @@ pub(super) fn inner_product(m: &Modulus, out: &mut [u64], a: &[&[u64]], b: &[&[u
     }
 }
 
+/// `out0 = sum_k a[k] b0[k]`, `out1 = sum_k a[k] b1[k]` for the coefficients in whole steps, whose number is returned; `load(b, at)` reads a step of
+/// a row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn pair<B>(
+    v: &VMod,
+    [out0, out1]: [&mut [u64]; 2],
+    a: &[&[u64]],
+    [b0, b1]: [&[B]; 2],
+    load: impl Fn(&B, usize) -> [V; WIDTH],
+) -> usize {
+    let whole = out0.len() - out0.len() % STEP;
+    assert!(
+        out0.len() == out1.len() && a.iter().all(|row| row.len() == out0.len()),
+        "rows and outputs differ in length"
+    );
+    for at in (0..whole).step_by(STEP) {
+        let (mut sums0, mut sums1) = (Sums::zero(), Sums::zero());
+        for (k, ((a, b0), b1)) in a.iter().zip(b0).zip(b1).enumerate() {
+            if k > 0 && k % LAZY == 0 {
+                sums0.fold(v);
+                sums1.fold(v);
+            }
+            // SAFETY: all rows are as long as `out0`, and `at + STEP <= whole`.
+            let x = unsafe { load_step(a, at) };
+            sums0.add(x, load(b0, at));
+            sums1.add(x, load(b1, at));
+        }
+        // SAFETY: both outputs have the same length, and `at + STEP <= whole`.
+        unsafe {
+            store_step(out0, at, sums0.reduced(v));
+            store_step(out1, at, sums1.reduced(v));
+        }
+    }
+    whole
+}
+
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn inner_product_pair(
     m: &Modulus,
@@ -174,35 +211,10 @@ pub(super) fn inner_product_pair(
     b0: &[&[u64]],
     b1: &[&[u64]],
 ) {
-    assert!(
-        out0.len() == out1.len(),
-        "two outputs of {} and {} residues",
-        out0.len(),
-        out1.len()
-    );
-    check(out0.len(), a.iter().chain(b0).chain(b1).copied());
-    let v = VMod::new(m);
-    let whole = out0.len() - out0.len() % STEP;
-    for at in (0..whole).step_by(STEP) {
-        let (mut sums0, mut sums1) = (Sums::zero(), Sums::zero());
-        for (k, ((a, b0), b1)) in a.iter().zip(b0).zip(b1).enumerate() {
-            if k > 0 && k % LAZY == 0 {
-                sums0.fold(&v);
-                sums1.fold(&v);
-            }
-            // SAFETY: all rows are as long as `out0`, and `at + STEP <= whole`.
-            unsafe {
-                let x = load_step(a, at);
-                sums0.add(x, load_step(b0, at));
-                sums1.add(x, load_step(b1, at));
-            }
-        }
-        // SAFETY: both outputs have the same length, and `at + STEP <= whole`.
-        unsafe {
-            store_step(out0, at, sums0.reduced(&v));
-            store_step(out1, at, sums1.reduced(&v));
-        }
-    }
+    check(out0.len(), b0.iter().chain(b1).copied());
+    // SAFETY: all rows are as long as `out0`, and `pair` reads steps that end there or before.
+    let load = |row: &&[u64], at: usize| unsafe { load_step(row, at) };
+    let whole = pair(&VMod::new(m), [out0, out1], a, [b0, b1], load);
     if whole < out0.len() {
         let (a, b0, b1) = (tails(a, whole), tails(b0, whole), tails(b1, whole));
         Portable.inner_product_pair(m, &mut out0[whole..], &mut out1[whole..], &a, &b0, &b1);
@@ -218,37 +230,11 @@ pub(super) fn inner_product_pair_packed(
     b0: &[PackedLimb<'_>],
     b1: &[PackedLimb<'_>],
 ) {
-    check(out0.len(), a.iter().copied());
-    let packed = || b0.iter().chain(b1);
-    assert!(
-        out0.len() == out1.len()
-            && packed().all(|row| row.len() == out0.len() && row.bits() == m.bits()),
-        "packed rows of other lengths or widths than {} residues of {} bits",
-        out0.len(),
-        m.bits()
-    );
-    let (v, unpack) = (VMod::new(m), Unpack::new(m));
-    let whole = out0.len() - out0.len() % STEP;
-    for at in (0..whole).step_by(STEP) {
-        let (mut sums0, mut sums1) = (Sums::zero(), Sums::zero());
-        for (k, ((a, b0), b1)) in a.iter().zip(b0).zip(b1).enumerate() {
-            if k > 0 && k % LAZY == 0 {
-                sums0.fold(&v);
-                sums1.fold(&v);
-            }
-            // SAFETY: all rows are as long as `out0` and of the modulus's width, and `at + STEP <= whole`.
-            unsafe {
-                let x = load_step(a, at);
-                sums0.add(x, unpack.load_step(b0, at));
-                sums1.add(x, unpack.load_step(b1, at));
-            }
-        }
-        // SAFETY: both outputs have the same length, and `at + STEP <= whole`.
-        unsafe {
-            store_step(out0, at, sums0.reduced(&v));
-            store_step(out1, at, sums1.reduced(&v));
-        }
-    }
+    check_packed(out0.len(), m, b0.iter().chain(b1));
+    let unpack = Unpack::new(m);
+    // SAFETY: all rows are as long as `out0` and of the modulus's width, and `pair` reads steps that end there or before.
+    let load = |row: &PackedLimb<'_>, at: usize| unsafe { unpack.load_step(row, at) };
+    let whole = pair(&VMod::new(m), [out0, out1], a, [b0, b1], load);
     if whole < out0.len() {
         packed_pair(m, whole, [out0, out1], a, [b0, b1]);
     }
