@@ -365,6 +365,28 @@ impl Evaluator {
         })
     }
 
+    /// A ciphertext of three parts, whose limbs `each(j, q_j, parts)` writes.
+    fn three_parts(
+        &self,
+        level: usize,
+        scale: f64,
+        each: impl Fn(usize, &Modulus, [&mut [u64]; 3]) + Sync,
+    ) -> Ciphertext {
+        let mut parts = [(); 3].map(|()| RnsPoly::unspecified(self.ctx.n(), level + 1));
+        let [d0, d1, d2] = &mut parts;
+        limbs_mut(d0)
+            .into_par_iter()
+            .zip(limbs_mut(d1))
+            .zip(limbs_mut(d2))
+            .enumerate()
+            .for_each(|(j, ((d0, d1), d2))| each(j, self.ctx.modulus(level, j), [d0, d1, d2]));
+        Ciphertext {
+            parts: parts.into(),
+            level,
+            scale,
+        }
+    }
+
     /// The product before relinearisation: `(a_0 b_0, a_0 b_1 + a_1 b_0, a_1 b_1)`. Scales multiply.
     ///
     /// # Errors
@@ -373,35 +395,19 @@ impl Evaluator {
         self.ctx.check_linear(a)?;
         self.ctx.check_linear(b)?;
         let level = a.level.min(b.level);
-        let mut parts: Vec<RnsPoly> = (0..3)
-            .map(|_| RnsPoly::unspecified(self.ctx.n(), level + 1))
-            .collect();
-        let [d0, d1, d2] = parts.as_mut_slice() else {
-            unreachable!("three were made")
-        };
-        limbs_mut(d0)
-            .into_par_iter()
-            .zip(limbs_mut(d1))
-            .zip(limbs_mut(d2))
-            .enumerate()
-            .for_each(|(j, ((d0, d1), d2))| {
-                let m = self.ctx.modulus(level, j);
-                let (a0, a1, b0, b1) = (
-                    a.parts[0].limb(j),
-                    a.parts[1].limb(j),
-                    b.parts[0].limb(j),
-                    b.parts[1].limb(j),
-                );
-                ops::mul(m, d0, a0, b0);
-                ops::inner_product(m, d1, &[a0, a1], &[b1, b0]);
-                ops::mul(m, d2, a1, b1);
-            });
+        let product = self.three_parts(level, a.scale * b.scale, |j, m, [d0, d1, d2]| {
+            let (a0, a1, b0, b1) = (
+                a.parts[0].limb(j),
+                a.parts[1].limb(j),
+                b.parts[0].limb(j),
+                b.parts[1].limb(j),
+            );
+            ops::mul(m, d0, a0, b0);
+            ops::inner_product(m, d1, &[a0, a1], &[b1, b0]);
+            ops::mul(m, d2, a1, b1);
+        });
         count(&self.counters.ct_ct, 1);
-        Ok(Ciphertext {
-            parts,
-            level,
-            scale: a.scale * b.scale,
-        })
+        Ok(product)
     }
 
     /// The square before relinearisation.
@@ -410,31 +416,15 @@ impl Evaluator {
     /// As [`Self::mul_tensor`].
     pub fn square_tensor(&self, a: &Ciphertext) -> Result<Ciphertext, CkksError> {
         self.ctx.check_linear(a)?;
-        let mut parts: Vec<RnsPoly> = (0..3)
-            .map(|_| RnsPoly::unspecified(self.ctx.n(), a.level + 1))
-            .collect();
-        let [d0, d1, d2] = parts.as_mut_slice() else {
-            unreachable!("three were made")
-        };
-        limbs_mut(d0)
-            .into_par_iter()
-            .zip(limbs_mut(d1))
-            .zip(limbs_mut(d2))
-            .enumerate()
-            .for_each(|(j, ((d0, d1), d2))| {
-                let m = self.ctx.modulus(a.level, j);
-                let (a0, a1) = (a.parts[0].limb(j), a.parts[1].limb(j));
-                ops::mul(m, d0, a0, a0);
-                ops::mul(m, d1, a0, a1);
-                ops::mul_scalar_assign(m, d1, 2);
-                ops::mul(m, d2, a1, a1);
-            });
+        let square = self.three_parts(a.level, a.scale * a.scale, |j, m, [d0, d1, d2]| {
+            let (a0, a1) = (a.parts[0].limb(j), a.parts[1].limb(j));
+            ops::mul(m, d0, a0, a0);
+            ops::mul(m, d1, a0, a1);
+            ops::mul_scalar_assign(m, d1, 2);
+            ops::mul(m, d2, a1, a1);
+        });
         count(&self.counters.ct_ct, 1);
-        Ok(Ciphertext {
-            parts,
-            level: a.level,
-            scale: a.scale * a.scale,
-        })
+        Ok(square)
     }
 
     /// `sum_k a_k b_k` without relinearisation, at the lowest level among the operands: three parts, each residue reduced once.
@@ -460,49 +450,33 @@ impl Evaluator {
             check_scales("add a product", scale, a.scale * b.scale)?;
             level = level.min(a.level).min(b.level);
         }
-        let mut parts: Vec<RnsPoly> = (0..3)
-            .map(|_| RnsPoly::unspecified(self.ctx.n(), level + 1))
-            .collect();
-        let [d0, d1, d2] = parts.as_mut_slice() else {
-            unreachable!("three parts")
-        };
-        limbs_mut(d0)
-            .into_par_iter()
-            .zip(limbs_mut(d1))
-            .zip(limbs_mut(d2))
-            .enumerate()
-            .for_each(|(j, ((d0, d1), d2))| {
-                let limbs = |part: usize, left: bool| {
-                    terms.iter().map(move |(a, b)| {
-                        let ct = if left { a } else { b };
-                        ct.parts[part].limb(j)
-                    })
-                };
-                let a: Vec<&[u64]> = limbs(0, true).chain(limbs(1, true)).collect();
-                let b: Vec<&[u64]> = limbs(1, false).chain(limbs(0, false)).collect();
-                let k = terms.len();
-                let m = self.ctx.modulus(level, j);
-                // a piece of all operands at a time stays in the cache for the three sums
-                let pieces = d0
-                    .chunks_mut(DOT_WORDS)
-                    .zip(d1.chunks_mut(DOT_WORDS))
-                    .zip(d2.chunks_mut(DOT_WORDS));
-                for (at, ((d0, d1), d2)) in pieces.enumerate() {
-                    let here = at * DOT_WORDS..at * DOT_WORDS + d0.len();
-                    let a: Vec<&[u64]> = a.iter().map(|x| &x[here.clone()]).collect();
-                    let b: Vec<&[u64]> = b.iter().map(|x| &x[here.clone()]).collect();
-                    ops::inner_product(m, d0, &a[..k], &b[k..]);
-                    ops::inner_product(m, d1, &a, &b);
-                    ops::inner_product(m, d2, &a[k..], &b[..k]);
-                }
-            });
+        let sum = self.three_parts(level, scale, |j, m, [d0, d1, d2]| {
+            let limbs = |part: usize, left: bool| {
+                terms.iter().map(move |(a, b)| {
+                    let ct = if left { a } else { b };
+                    ct.parts[part].limb(j)
+                })
+            };
+            let a: Vec<&[u64]> = limbs(0, true).chain(limbs(1, true)).collect();
+            let b: Vec<&[u64]> = limbs(1, false).chain(limbs(0, false)).collect();
+            let k = terms.len();
+            // a piece of all operands at a time stays in the cache for the three sums
+            let pieces = d0
+                .chunks_mut(DOT_WORDS)
+                .zip(d1.chunks_mut(DOT_WORDS))
+                .zip(d2.chunks_mut(DOT_WORDS));
+            for (at, ((d0, d1), d2)) in pieces.enumerate() {
+                let here = at * DOT_WORDS..at * DOT_WORDS + d0.len();
+                let a: Vec<&[u64]> = a.iter().map(|x| &x[here.clone()]).collect();
+                let b: Vec<&[u64]> = b.iter().map(|x| &x[here.clone()]).collect();
+                ops::inner_product(m, d0, &a[..k], &b[k..]);
+                ops::inner_product(m, d1, &a, &b);
+                ops::inner_product(m, d2, &a[k..], &b[..k]);
+            }
+        });
         count(&self.counters.ct_ct, terms.len());
         count(&self.counters.additions, terms.len() - 1);
-        Ok(Ciphertext {
-            parts,
-            level,
-            scale,
-        })
+        Ok(sum)
     }
 
     /// `acc += a b` without relinearisation: sums of products are relinearised once. `acc` gets three parts; its level must not be above that

@@ -61,6 +61,12 @@ pub(super) trait Coordinated {
     fn checkpoint(&self) -> PathBuf {
         self.config().out.join("run.safetensors")
     }
+
+    /// Adds a finished round to the state and writes the checkpoint.
+    fn keep(&mut self, record: RoundRecord) -> Result<(), FederatedError> {
+        self.state_mut().records.push(record);
+        self.state().save(&self.checkpoint(), self.fingerprint())
+    }
 }
 
 impl Coordinated for Run {

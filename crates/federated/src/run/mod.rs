@@ -62,6 +62,7 @@ use crate::random::{permutation, stream};
 use crate::rules::weighted_average;
 use crate::tuner::Tuner;
 use crate::{FederatedError, NamedTensors};
+use coordinated::Coordinated;
 use encrypted::Encryption;
 pub(crate) use encrypted::sensitivities;
 use private::PrivateSum;
@@ -386,8 +387,7 @@ impl Run {
             let Some(record) = record else {
                 return Ok(false);
             };
-            self.state.records.push(record);
-            self.state.save(&self.checkpoint(), &self.fingerprint)?;
+            self.keep(record)?;
             if let Some(record) = self.state.records.last()
                 && tell(Event::Round(record)).is_break()
                 && self.state.records.len() < self.config.rounds

@@ -28,6 +28,36 @@ pub(super) struct Aggregate {
     pub epsilon: Option<f64>,
 }
 
+impl Aggregate {
+    /// What is noted of the round that this ends, but for the hash of the state after it.
+    pub fn record(
+        &self,
+        round: usize,
+        contributions: &[Contribution],
+        validation_perplexity: f64,
+        began: Instant,
+    ) -> RoundRecord {
+        let n = contributions.len() as f64;
+        RoundRecord {
+            round: round + 1,
+            clients: contributions.iter().map(|c| c.client).collect(),
+            train_loss: contributions.iter().map(|c| c.loss).sum::<f64>() / n,
+            validation_perplexity,
+            bytes_up: self.bytes_up + contributions.iter().map(|c| c.bytes_up).sum::<u64>(),
+            bytes_down: self.bytes_down + contributions.iter().map(|c| c.bytes_down).sum::<u64>(),
+            seconds: began.elapsed().as_secs_f64(),
+            aggregation_error: self.error,
+            relative_aggregation_error: self.relative_error,
+            epsilon: self.epsilon,
+            late: Vec::new(),
+            failed: Vec::new(),
+            staleness: Vec::new(),
+            clock: None,
+            hash: String::new(),
+        }
+    }
+}
+
 impl Run {
     /// Client `client`'s contribution to round `round` from the present state.
     pub(super) fn client(
@@ -114,7 +144,7 @@ impl Run {
         &mut self,
         round: usize,
         contributions: &[Contribution],
-        a: Aggregate,
+        mut a: Aggregate,
         began: Instant,
         measure: &dyn Fn(&Self) -> Result<f64, FederatedError>,
     ) -> Result<RoundRecord, FederatedError> {
@@ -128,7 +158,7 @@ impl Run {
         )?;
         self.state.global = Global {
             adapter,
-            residual: a.residual,
+            residual: std::mem::take(&mut a.residual),
         };
         if self.config.train.scaffold {
             self.update_control(contributions)?;
@@ -136,23 +166,10 @@ impl Run {
         for c in contributions {
             self.state.clients[c.client] = c.memory.clone();
         }
-        let n = contributions.len() as f64;
+        let perplexity = measure(self)?;
         Ok(RoundRecord {
-            round: round + 1,
-            clients: contributions.iter().map(|c| c.client).collect(),
-            train_loss: contributions.iter().map(|c| c.loss).sum::<f64>() / n,
-            validation_perplexity: measure(self)?,
-            bytes_up: a.bytes_up + contributions.iter().map(|c| c.bytes_up).sum::<u64>(),
-            bytes_down: a.bytes_down + contributions.iter().map(|c| c.bytes_down).sum::<u64>(),
-            seconds: began.elapsed().as_secs_f64(),
-            aggregation_error: a.error,
-            relative_aggregation_error: a.relative_error,
-            epsilon: a.epsilon,
-            late: Vec::new(),
-            failed: Vec::new(),
-            staleness: Vec::new(),
-            clock: None,
             hash: self.state.hash(),
+            ..a.record(round, contributions, perplexity, began)
         })
     }
 

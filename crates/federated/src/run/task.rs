@@ -207,8 +207,7 @@ impl<'t, T: Task> TaskRun<'t, T> {
             let Some(record) = self.round(tell)? else {
                 return Ok(false);
             };
-            self.state.records.push(record);
-            self.state.save(&self.checkpoint(), &self.fingerprint)?;
+            self.keep(record)?;
             if let Some(record) = self.state.records.last()
                 && tell(Event::Round(record)).is_break()
                 && self.state.records.len() < self.config.rounds
@@ -273,23 +272,10 @@ impl<'t, T: Task> TaskRun<'t, T> {
         for c in contributions {
             self.state.clients[c.client] = c.memory.clone();
         }
-        let n = contributions.len() as f64;
+        let perplexity = measure(self)?;
         Ok(RoundRecord {
-            round: round + 1,
-            clients: contributions.iter().map(|c| c.client).collect(),
-            train_loss: contributions.iter().map(|c| c.loss).sum::<f64>() / n,
-            validation_perplexity: measure(self)?,
-            bytes_up: a.bytes_up + contributions.iter().map(|c| c.bytes_up).sum::<u64>(),
-            bytes_down: a.bytes_down + contributions.iter().map(|c| c.bytes_down).sum::<u64>(),
-            seconds: began.elapsed().as_secs_f64(),
-            aggregation_error: None,
-            relative_aggregation_error: None,
-            epsilon: a.epsilon,
-            late: Vec::new(),
-            failed: Vec::new(),
-            staleness: Vec::new(),
-            clock: None,
             hash: self.state.hash(),
+            ..a.record(round, contributions, perplexity, began)
         })
     }
 

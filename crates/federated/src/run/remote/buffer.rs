@@ -15,6 +15,7 @@ use crate::flower::proto::Scalar;
 use crate::lora::start_of;
 use crate::random::{below, stream};
 use crate::run::client::Contribution;
+use crate::run::coordinated::Coordinated;
 use crate::run::{RoundRecord, Run};
 use crate::{FederatedError, NamedTensors};
 
@@ -214,8 +215,7 @@ pub(super) fn steps(
             began = Instant::now();
             office.resting.clear();
             let go_on = tell(RemoteEvent::Round(&record)).is_continue();
-            run.state.records.push(record);
-            run.state.save(&run.checkpoint(), &run.fingerprint)?;
+            run.keep(record)?;
             if !go_on {
                 return Ok(false);
             }

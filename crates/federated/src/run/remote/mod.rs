@@ -201,8 +201,7 @@ fn rounds(
         let Some(record) = round(run, link, &mut known, options, tell)? else {
             return Ok(false);
         };
-        run.state_mut().records.push(record);
-        run.state().save(&run.checkpoint(), run.fingerprint())?;
+        run.keep(record)?;
         if let Some(r) = run.state().records.last()
             && tell(RemoteEvent::Round(r)).is_break()
         {
