@@ -17,6 +17,7 @@ pub mod generator;
 pub mod model;
 pub mod priors;
 pub mod provenance;
+pub mod repeats;
 pub mod report;
 pub mod video;
 

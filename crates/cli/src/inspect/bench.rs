@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tacit_humansam::model::evaluate::bench::{Bench, Plan, Treated, robustness, run as run_bench};
+use tacit_humansam::model::evaluate::gate::{self, Gate};
 use tacit_humansam::model::evaluate::hfv;
 use tacit_humansam::model::evaluate::metrics::Scored;
 use tacit_humansam::model::native::NativeModel;
@@ -48,16 +49,17 @@ pub fn run(args: &BenchArgs, global: &Global) -> Outcome {
         fit: model.card.head_clips,
         test: args.clips,
         treated: args.robustness,
+        places: args.places.unwrap_or(args.clips),
     };
-    if plan.test == 0 && plan.treated == 0 {
+    if plan.test + plan.treated + plan.places == 0 {
         return Err(Failure::usage(
-            "--clips 0 leaves only the robustness grid, which needs --robustness N",
+            "--clips 0 leaves only the robustness grid and the search for persons, which need --robustness N or --places N",
         ));
     }
     if plan.test == 0 {
-        return grid(&model, plan, global);
+        return without_tests(&model, plan, global);
     }
-    let clips = plan.fit + 3 * plan.test + 6 * plan.treated;
+    let clips = plan.fit + 2 * plan.test + plan.places + 6 * plan.treated;
     let bar = Display::pick(global.json).pieces("rendering and judging", clips as u64);
     let result = run_bench(&model, plan, &encode, &|| bar.inc(1)).map_err(failure)?;
     bar.finish_and_clear();
@@ -121,13 +123,7 @@ fn print(b: &Bench) {
         100.0 * b.abstention.answered,
         100.0 * b.abstention.right
     );
-    println!(
-        "persons found in {:.0} % of {} clips with one; {:.0} % of {} empty places refused as not applicable",
-        100.0 * b.gate.found,
-        b.gate.clips,
-        100.0 * b.gate.refused,
-        b.gate.clips
-    );
+    print_gate(&b.gate);
     let mut t = Table::new(&["class / family", "right", "clips"]);
     for (family, right, clips) in &b.families {
         t.row(vec![
@@ -143,16 +139,37 @@ fn print(b: &Bench) {
     }
 }
 
-/// Only the robustness grid.
-fn grid(model: &NativeModel, plan: Plan, global: &Global) -> Outcome {
-    let bar = Display::pick(global.json).pieces("rendering and judging", 6 * plan.treated as u64);
-    let treated = robustness(model, plan, &encode, &|| bar.inc(1)).map_err(failure)?;
+/// Only the robustness grid and the search for persons.
+fn without_tests(model: &NativeModel, plan: Plan, global: &Global) -> Outcome {
+    let count = 6 * plan.treated + plan.places;
+    let bar = Display::pick(global.json).pieces("rendering and judging", count as u64);
+    let treated = if plan.treated == 0 {
+        Vec::new()
+    } else {
+        robustness(model, plan, &encode, &|| bar.inc(1)).map_err(failure)?
+    };
+    let gate = gate::measure(model, plan.seed, plan.places, &|| bar.inc(1)).map_err(failure)?;
     bar.finish_and_clear();
     if global.json {
-        return print_json(&json!({ "plan": plan, "treated": treated }));
+        return print_json(&json!({ "plan": plan, "treated": treated, "gate": gate }));
     }
-    print_grid(&treated);
+    if !treated.is_empty() {
+        print_grid(&treated);
+    }
+    if gate.clips > 0 {
+        print_gate(&gate);
+    }
     Ok(())
+}
+
+fn print_gate(g: &Gate) {
+    println!(
+        "persons found in {:.1} % of {} clips with one; {:.1} % of {} empty places refused as not applicable",
+        100.0 * g.found,
+        g.clips,
+        100.0 * g.refused,
+        g.clips
+    );
 }
 
 fn print_grid(treated: &[Treated]) {

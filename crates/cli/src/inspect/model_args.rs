@@ -85,20 +85,23 @@ pub struct BenchArgs {
     /// Seed of the clips
     #[arg(long, default_value_t = 1, value_name = "SEED")]
     pub seed: u64,
-    /// Clips of each of the two tests; 0 leaves them out, and only the robustness grid is run
+    /// Clips of each of the two tests; 0 leaves them out, and only the robustness grid and the search for persons are run
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub clips: usize,
     /// Clips under each treatment of the robustness grid (needs ffmpeg); 0 leaves it out
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub robustness: usize,
+    /// Places that are looked at with a person in them and without [default: as many as clips of a test]
+    #[arg(long, value_name = "N")]
+    pub places: Option<usize>,
     /// Judge the HFV data set in this folder instead: `eval_data/GENERATOR/{*.mp4,test_4.csv}`
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["seed", "clips", "robustness", "speed"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["seed", "clips", "robustness", "places", "speed"])]
     pub hfv: Option<PathBuf>,
     /// Measure speed instead: the native model on a 5 s clip of 1280x720, and backbones of published size with made-up weights
-    #[arg(long, conflicts_with_all = ["seed", "clips", "robustness"])]
+    #[arg(long, conflicts_with_all = ["seed", "clips", "robustness", "places"])]
     pub speed: bool,
     /// Measure instead what rank-based confidence brings to the head: what ranks know, and cross-validation on the clips of its fit
-    #[arg(long, conflicts_with_all = ["clips", "robustness", "speed", "hfv"])]
+    #[arg(long, conflicts_with_all = ["clips", "robustness", "places", "speed", "hfv"])]
     pub confidence: bool,
     /// With --speed, the network of the paper's size as well (4.3 GB of memory, minutes)
     #[arg(long, requires = "speed")]

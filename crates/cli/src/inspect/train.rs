@@ -80,8 +80,9 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
         head_clips: args.head_clips,
         calibration_clips: args.calibration_clips,
         calibration: Calibration::default(),
+        presence: None,
     };
-    let clips = 2 * args.pairs + args.head_clips + args.calibration_clips;
+    let clips = 2 * args.pairs + args.head_clips + args.calibration_clips + bench::PLACES;
     let bar = display.pieces("looking at clips", clips as u64);
     let model = bench::finish(trunk, card, &|| bar.inc(1), |p| {
         bar.set_prefix(format!(

@@ -322,6 +322,7 @@ mod tests {
             head_clips: 10,
             calibration_clips: 10,
             calibration: Calibration::default(),
+            presence: None,
         }
     }
 

@@ -54,6 +54,40 @@ fn ffmpeg(arguments: &[&str]) {
 }
 
 #[test]
+fn frames_missing_from_a_file_keep_their_places_in_time() {
+    needs_ffmpeg();
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, gaps) = (folder.path().join("a.mp4"), folder.path().join("b.mp4"));
+    video::write_mp4(&whole, &clip(24, 15.0, 64, 48), 10).unwrap();
+    ffmpeg(&[
+        "-i",
+        &whole.to_string_lossy(),
+        "-vf",
+        "select='mod(n+1,4)'",
+        "-vsync",
+        "passthrough",
+        "-enc_time_base",
+        "1/15",
+        "-qp",
+        "2",
+        &gaps.to_string_lossy(),
+    ]);
+    let d = video::read(&gaps, &all()).unwrap();
+    assert!((d.clip.fps - 15.0).abs() < 0.1, "{}", d.clip.fps);
+    let found: Vec<usize> = crate::repeats::repeats(&d.clip)
+        .iter()
+        .enumerate()
+        .filter_map(|(i, r)| r.then_some(i))
+        .collect();
+    assert_eq!(
+        found,
+        [3, 7, 11, 15, 19],
+        "of {} frames",
+        d.clip.frames.len()
+    );
+}
+
+#[test]
 fn mp4_comes_back_and_is_sampled() {
     needs_ffmpeg();
     let folder = tempfile::tempdir().unwrap();

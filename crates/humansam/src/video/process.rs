@@ -19,6 +19,8 @@ use crate::error::{HumansamError, Result};
 
 /// More frames than this in the time asked for, and single frames are looked for by seeking.
 const MOST_DECODED: f64 = 1800.0;
+/// Rate of the time stamps over the mean rate up to which frames are taken to be missing; above, pictures of half the lines are counted twice.
+const MOST_GAPS: f64 = 1.7;
 const LONGEST_COMPLAINT: u64 = 4096;
 const MOST_PIXELS: u64 = 1 << 26;
 /// Memory that a program gets beside [`PICTURES`]: damaged time stamps have `ffmpeg` fill gaps of years with copies of frames, all in memory.
@@ -309,7 +311,13 @@ fn describe(path: &Path, json: &serde_json::Value) -> Result<Info> {
         .and_then(text)
         .and_then(|s| s.parse::<u64>().ok())
         .filter(|&n| n > 0);
-    let fps = ratio("avg_frame_rate")
+    let mean = ratio("avg_frame_rate");
+    // Where frames are missing, the rate of the time stamps that are there is above the mean: at that rate each frame keeps its place
+    // in time, and a missing one is a repeat, which is mended (`crate::repeats`).
+    let stamped =
+        mean.and_then(|m| ratio("r_frame_rate").filter(|r| *r > m && *r <= MOST_GAPS * m));
+    let fps = stamped
+        .or(mean)
         .or_else(|| match (frames, seconds) {
             (Some(n), Some(s)) => Some((n as f64 / s).clamp(0.1, 1000.0)),
             _ => None,
@@ -586,6 +594,10 @@ mod tests {
                 .to_string()
                 .contains("no video stream")
         );
+        let gaps = serde_json::json!({"streams": [{"width": 8, "height": 8, "avg_frame_rate": "45/4", "r_frame_rate": "15/1", "duration": "2"}]});
+        assert_eq!(describe(&path, &gaps).unwrap().fps, 15.0);
+        let fields = serde_json::json!({"streams": [{"width": 8, "height": 8, "avg_frame_rate": "25/1", "r_frame_rate": "50/1"}]});
+        assert_eq!(describe(&path, &fields).unwrap().fps, 25.0);
         let odd = serde_json::json!({"streams": [{"width": 10, "height": 10, "avg_frame_rate": "0/0", "duration": "N/A"}]});
         assert_eq!(describe(&path, &odd).unwrap().fps, 25.0);
     }

@@ -28,6 +28,9 @@ use crate::model::native::network::{self, Network};
 use crate::model::native::{self, Card, NativeModel};
 use crate::model::rce::{self, Confidence};
 
+/// Places that the decision on persons is fitted on.
+pub const PLACES: usize = 400;
+
 /// The numbers of a clip that a baseline is given.
 type Columns<'a> = &'a dyn Fn(&Seen) -> Vec<f32>;
 
@@ -42,6 +45,8 @@ pub struct Plan {
     pub test: usize,
     /// Clips under each treatment of the robustness grid; 0 leaves the grid out.
     pub treated: usize,
+    /// Places that are looked at with a person and without.
+    pub places: usize,
 }
 
 /// Measures of one classifier on one test.
@@ -189,7 +194,7 @@ pub fn with_trunk(trunk: HashMap<String, Tensor>, seed: u64) -> Result<Network> 
 }
 
 /// Makes a model of a trained trunk: renders pairs of clips and trains the layers over time on what the trunk sees in them; renders
-/// clips for the head and for calibration and fits both. `done` is called after each clip, `progress` while the layers learn.
+/// clips for the head and for calibration, and places with and without a person, and fits all three. `done` is called after each clip, `progress` while the layers learn.
 ///
 /// # Errors
 /// When rendering, looking, training or fitting fails.
@@ -227,6 +232,10 @@ pub fn finish(
     };
     let fit = get(Split::Head, card.head_clips)?;
     let calibrate = get(Split::Calibration, card.calibration_clips)?;
+    let card = Card {
+        presence: Some(gate::fit(&network, seed, PLACES, done)?),
+        ..card
+    };
     finish_on(network, card, &fit, &calibrate)
 }
 
@@ -285,7 +294,7 @@ pub fn run(
         Treatment::None,
     )?;
     let unseen = get(&select(Split::Test, true, true, plan.test), Treatment::None)?;
-    let gate = gate::measure(model, plan.seed, plan.test, done)?;
+    let gate = gate::measure(model, plan.seed, plan.places, done)?;
     let mut bench = tables(model, plan, &fit, &seen, &unseen, gate)?;
     if plan.treated > 0 {
         bench.treated = robustness(model, plan, encode, done)?;

@@ -14,6 +14,7 @@ use crate::model::native::network::Network;
 use crate::model::native::window_priors::WindowPriors;
 use crate::model::native::{self, FRAMES, HEAT_SIDE, KINDS, Observed, Window, data};
 use crate::priors::evidence::Evidence;
+use crate::repeats::mend;
 
 /// What becomes of a clip between camera and detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,18 +223,11 @@ pub fn prepared(r: &Rendered, treatment: Treatment, encode: &Encoder) -> Result<
     let region = Region::around(bounds, 0.08, r.clip.width, r.clip.height);
     let sample = data::sample(r, region);
     let moments = moments(0, r.clip.frames.len());
-    let (input, (priors, evidence)) = match treatment {
-        Treatment::None => {
-            let priors = WindowPriors::measure(&r.clip, &moments, region)?;
-            (sample.input, priors)
-        }
-        other => {
-            let clip = other.apply(&r.clip, encode)?;
-            let region = Region::around(bounds, 0.08, clip.width, clip.height);
-            let priors = WindowPriors::measure(&clip, &moments, region)?;
-            (Input::new(&clip, &moments, region), priors)
-        }
-    };
+    let treated = treatment.apply(&r.clip, encode)?;
+    let clip = mend(&treated);
+    let around = Region::around(bounds, 0.08, clip.width, clip.height);
+    let (priors, evidence) = WindowPriors::measure(&clip, &moments, around)?;
+    let input = Input::new(&clip, &moments, around);
     Ok(Prepared {
         input,
         priors,

@@ -14,6 +14,7 @@ pub mod loss;
 pub mod network;
 pub mod observation;
 pub mod part_paths;
+pub mod presence;
 pub mod rounds;
 pub mod temporal;
 pub mod train;
@@ -40,6 +41,7 @@ use head::{Features, Head};
 use input::{Input, Region};
 use network::Network;
 use observation::Observation;
+use presence::Presence;
 use window_priors::WindowPriors;
 
 pub use network::{FRAMES, HEAT_SIDE, KINDS, PARTS, PARTS_SIDE, SIDE};
@@ -61,6 +63,9 @@ pub struct Card {
     pub calibration_clips: usize,
     /// Probabilities.
     pub calibration: Calibration,
+    /// Whether there is a person; without it, whatever parts are seen are believed.
+    #[serde(default)]
+    pub presence: Option<Presence>,
 }
 
 /// Branches, head and calibration.
@@ -86,14 +91,6 @@ pub struct Window {
     pub heat: Vec<f32>,
     /// Likeliest part per frame and place, `[FRAMES][PARTS_SIDE²]`, 0 for the background.
     pub parts: Vec<u8>,
-}
-
-/// Likeliest part per frame and place of a window, as in [`Window::parts`].
-///
-/// # Errors
-/// When tensor arithmetic fails.
-pub fn parts(network: &Network, input: &Input) -> Result<Vec<u8>> {
-    likeliest(&network.moments(&input::tensor(&[input])?)?.parts)
 }
 
 fn likeliest(parts: &Tensor) -> Result<Vec<u8>> {

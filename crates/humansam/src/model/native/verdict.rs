@@ -6,18 +6,19 @@ use serde::Serialize;
 use super::head::Features;
 use super::input::{Input, Region, neighbour};
 use super::network::{FRAMES, HEAT_SIDE, KINDS, PARTS_SIDE};
-use super::{NativeModel, Window, parts};
+use super::{NativeModel, Window, presence};
 use crate::class::Class;
 use crate::clip::Clip;
 use crate::error::Result;
 use crate::model::evaluate::metrics::CLASSES;
 use crate::model::rce::PriorScores;
+use crate::repeats::mend;
 
 /// Shortest side of a picture, pixels.
 const SMALLEST: usize = 48;
 /// Fewest frames.
 const FEWEST: usize = 8;
-/// Smallest share of the region that the person must cover.
+/// Without a fitted decision: smallest share of the region that the person must cover.
 const PRESENT: f64 = 0.02;
 /// Most windows of a video; longer ones are looked at in places spread evenly.
 const MOST_WINDOWS: usize = 24;
@@ -193,11 +194,15 @@ impl NativeModel {
                 height: side,
             };
             let input = Input::new(clip, &moments, tile);
-            let parts = parts(self.network(), &input)?;
-            let Some((b, share)) = person(&parts) else {
+            let seen = presence::look(self.network(), &input)?;
+            let Some((b, share)) = person(&seen.parts) else {
                 continue;
             };
-            if share < PRESENT || !parts.iter().any(|p| CORE.contains(p)) {
+            let believed = match &self.card.presence {
+                Some(decision) => decision.score(&seen.numbers) >= 0.0,
+                None => share >= PRESENT && seen.parts.iter().any(|p| CORE.contains(p)),
+            };
+            if !believed {
                 continue;
             }
             best = best.max(share);
@@ -218,11 +223,13 @@ impl NativeModel {
         Ok(found.map(|b| Region::around(b, 0.08, w, h)))
     }
 
-    /// Judges a video.
+    /// Judges a video, its repeated frames mended ([`repeats`](crate::repeats)).
     ///
     /// # Errors
     /// When tensor arithmetic fails.
     pub fn inspect(&self, clip: &Clip) -> Result<Inspection> {
+        let mended = mend(clip);
+        let clip = mended.as_ref();
         let refuse = |why| {
             let third = 1.0 / CLASSES as f64;
             Inspection {
