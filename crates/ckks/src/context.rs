@@ -237,12 +237,17 @@ impl Context {
             .for_each(|(j, limb)| self.table(level, j).forward(limb));
     }
 
-    /// Inverse transform of every limb of a polynomial over `q_0..=q_level, p_0…`.
-    pub fn inverse(&self, poly: &mut RnsPoly, level: usize) {
-        limbs_mut(poly)
+    /// The coefficients of a polynomial over `q_0..=q_level, p_0…` in NTT form.
+    pub(crate) fn coefficients(&self, poly: &RnsPoly, level: usize) -> RnsPoly {
+        let mut out = RnsPoly::unspecified(self.n(), poly.limbs());
+        limbs_mut(&mut out)
             .into_par_iter()
             .enumerate()
-            .for_each(|(j, limb)| self.table(level, j).inverse(limb));
+            .for_each(|(j, limb)| {
+                limb.copy_from_slice(poly.limb(j));
+                self.table(level, j).inverse(limb);
+            });
+        out
     }
 
     /// The uniform polynomial that a seed stands for, over `q_0..=q_level` and the first `special` special primes. Limb `q_i` of digit `d` is

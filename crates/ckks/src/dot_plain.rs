@@ -75,8 +75,7 @@ impl Evaluator {
         i: usize,
         out: &mut [u64],
     ) {
-        let x: Vec<&[u64]> = terms.iter().map(|(ct, _)| ct.parts[part].limb(i)).collect();
-        let w: Vec<&[u64]> = terms.iter().map(|(_, pt)| pt.poly.limb(i)).collect();
+        let [x, w] = dot_plain_rows(terms, part, i);
         ops::inner_product(self.ctx.q_table(i).modulus(), out, &x, &w);
     }
 
@@ -84,6 +83,17 @@ impl Evaluator {
         count(&self.counters.ct_pt, terms);
         count(&self.counters.additions, terms - 1);
     }
+}
+
+/// Limb `i` of one part of the ciphertexts, and of the plaintexts.
+pub(crate) fn dot_plain_rows<'a>(
+    terms: &[(&'a Ciphertext, &'a Plaintext)],
+    part: usize,
+    i: usize,
+) -> [Vec<&'a [u64]>; 2] {
+    let ciphertexts = terms.iter().map(|(ct, _)| ct.parts[part].limb(i));
+    let plaintexts = terms.iter().map(|(_, pt)| pt.poly.limb(i));
+    [ciphertexts.collect(), plaintexts.collect()]
 }
 
 /// Shape of a sum of products with plaintexts.

@@ -7,6 +7,7 @@
 use crate::ciphertext::Plaintext;
 use crate::context::{Context, limbs_mut};
 use crate::error::CkksError;
+use crate::mixed_radix::centred_to_f64;
 use num_complex::Complex64;
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -143,8 +144,7 @@ impl Encoder {
     /// [`CkksError::Shape`] if the plaintext does not fit the context.
     pub fn decode_coeffs(&self, plaintext: &Plaintext) -> Result<Vec<f64>, CkksError> {
         self.ctx.check_plaintext(plaintext)?;
-        let mut poly = plaintext.poly.clone();
-        self.ctx.inverse(&mut poly, plaintext.level);
+        let poly = self.ctx.coefficients(&plaintext.poly, plaintext.level);
         let moduli = &self.ctx.params().q_moduli()[..=plaintext.level];
         let mut out = centred_to_f64(&poly, moduli);
         for x in &mut out {
@@ -236,76 +236,4 @@ fn check_finite(values: impl Iterator<Item = f64>, per_index: usize) -> Result<(
         }),
         None => Ok(()),
     }
-}
-
-/// The integers in `(-Q/2, Q/2)` with the given residues (coefficient form), rounded to `f64`.
-///
-/// Symmetric mixed radix: `x = d_0 + d_1 q_0 + d_2 q_0 q_1 + …` with `|d_i| <= (q_i - 1)/2`. All moduli are odd, so this represents exactly the
-/// centred range, and the digits above the size of `x` vanish: no cancellation, and little work for messages far below `Q`.
-pub fn centred_to_f64(poly: &RnsPoly, moduli: &[Modulus]) -> Vec<f64> {
-    const BLOCK: usize = 1024;
-    // weight[i][j] = q_0 … q_{j-1} mod q_i; inverse[i] = (q_0 … q_{i-1})^-1 mod q_i; radix[i] = q_0 … q_{i-1} as f64.
-    let weight: Vec<Vec<u64>> = moduli
-        .iter()
-        .enumerate()
-        .map(|(i, m)| {
-            moduli[..i]
-                .iter()
-                .scan(1u64, |w, q| {
-                    let now = *w;
-                    *w = m.mul(now, m.reduce(q.value()));
-                    Some(now)
-                })
-                .collect()
-        })
-        .collect();
-    let inverse: Vec<u64> = moduli
-        .iter()
-        .enumerate()
-        .map(|(i, m)| {
-            m.inv(
-                moduli[..i]
-                    .iter()
-                    .fold(1, |w, q| m.mul(w, m.reduce(q.value()))),
-            )
-        })
-        .collect();
-    let radix: Vec<f64> = moduli
-        .iter()
-        .scan(1.0, |r, q| {
-            let now = *r;
-            *r *= q.value() as f64;
-            Some(now)
-        })
-        .collect();
-    let mut out = vec![0.0; poly.n()];
-    out.par_chunks_mut(BLOCK)
-        .enumerate()
-        .for_each(|(block, out)| {
-            let mut digits: Vec<(usize, i64)> = Vec::with_capacity(moduli.len());
-            for (k, out) in out.iter_mut().enumerate() {
-                digits.clear();
-                for (i, m) in moduli.iter().enumerate() {
-                    let known = digits.iter().fold(0, |sum, &(j, d)| {
-                        m.add(sum, m.mul(weight[i][j], m.from_i64(d)))
-                    });
-                    let digit =
-                        m.centre(m.mul(m.sub(poly.limb(i)[block * BLOCK + k], known), inverse[i]));
-                    if digit != 0 {
-                        digits.push((i, digit));
-                    }
-                }
-                // The two lowest digits exactly, so that a message of up to 100 bits is rounded once.
-                let low: i128 = digits
-                    .iter()
-                    .filter(|(i, _)| *i < 2)
-                    .map(|&(i, d)| d as i128 * if i == 1 { moduli[0].value() as i128 } else { 1 })
-                    .sum();
-                *out = digits
-                    .iter()
-                    .filter(|(i, _)| *i >= 2)
-                    .fold(low as f64, |sum, &(i, d)| sum + d as f64 * radix[i]);
-            }
-        });
-    out
 }

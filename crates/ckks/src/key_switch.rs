@@ -38,14 +38,7 @@ impl Digits {
         level: usize,
         special: usize,
     ) -> Result<Self, CkksError> {
-        let mut coefficients = RnsPoly::unspecified(ctx.n(), level + 1);
-        limbs_mut(&mut coefficients)
-            .into_par_iter()
-            .enumerate()
-            .for_each(|(i, limb)| {
-                limb.copy_from_slice(c.limb(i));
-                ctx.q_table(i).inverse(limb);
-            });
+        let coefficients = ctx.coefficients(c, level);
         let foreign = (0..ctx.params().digits_at(level))
             .map(|digit| {
                 let own = ctx.digit_limbs(digit, level);

@@ -24,6 +24,7 @@ pub mod key_generator;
 pub mod key_switch;
 pub mod keys;
 pub mod linear_map;
+mod mixed_radix;
 pub mod mlwe;
 pub mod noise;
 pub mod parameters;

@@ -14,6 +14,7 @@ use tacit_ring::{RnsPoly, ops};
 use crate::ciphertext::{Ciphertext, Plaintext};
 use crate::context::limbs_mut;
 use crate::counts::count;
+use crate::dot_plain::dot_plain_rows;
 use crate::error::CkksError;
 use crate::evaluator::Evaluator;
 
@@ -29,6 +30,7 @@ impl Evaluator {
             ct.level,
             ct.parts.len(),
             |part, top| top.copy_from_slice(ct.parts[part].limb(ct.level)),
+            |part, i| vec![ct.parts[part].limb(i)],
             |part, i, factor, t, _| {
                 let m = self.ctx.q_table(i).modulus();
                 ops::sub_mul_scalar_assign(m, t, ct.parts[part].limb(i), factor);
@@ -63,6 +65,7 @@ impl Evaluator {
             sum.level,
             sum.parts,
             |part, top| self.dot_plain_limb(terms, part, sum.level, top),
+            |part, i| dot_plain_rows(terms, part, i).concat(),
             |part, i, factor, t, scratch| {
                 self.dot_plain_limb(terms, part, i, scratch);
                 ops::sub_mul_scalar_assign(self.ctx.q_table(i).modulus(), t, scratch, factor);
@@ -73,12 +76,14 @@ impl Evaluator {
     }
 
     /// `round(x/q_level)` of `parts` polynomials `x`. `top(part, limb)` writes limb `level` of one. `rest(part, i, factor, t, scratch)` turns `t`, the
-    /// centred top limb modulo `q_i`, into `(t - x_i) factor`; the scratch has the length of a limb.
-    fn divide_by_top(
+    /// centred top limb modulo `q_i`, into `(t - x_i) factor`; the scratch has the length of a limb. What it reads from memory, `reads(part, i)`, comes
+    /// into the cache during the transform before. All parts go through a limb before the next, so that what they share is read once.
+    fn divide_by_top<'a>(
         &self,
         level: usize,
         parts: usize,
         top: impl Fn(usize, &mut [u64]) + Sync,
+        reads: impl Fn(usize, usize) -> Vec<&'a [u64]> + Sync,
         rest: impl Fn(usize, usize, u64, &mut [u64], &mut [u64]) + Sync,
     ) -> Result<Vec<RnsPoly>, CkksError> {
         let ctx = &*self.ctx;
@@ -101,7 +106,7 @@ impl Evaluator {
         let mut out: Vec<RnsPoly> = (0..parts)
             .map(|_| RnsPoly::unspecified(ctx.n(), level))
             .collect();
-        let limbs: Vec<(usize, usize, &mut [u64])> = out
+        let mut limbs: Vec<(usize, usize, &mut [u64])> = out
             .iter_mut()
             .enumerate()
             .flat_map(|(part, poly)| {
@@ -109,12 +114,13 @@ impl Evaluator {
                 limbs.map(move |(i, limb)| (part, i, limb))
             })
             .collect();
+        limbs.sort_by_key(|&(part, i, _)| (i, part));
         limbs.into_par_iter().for_each_init(
             || RnsPoly::unspecified(ctx.n(), 1),
             |scratch, (part, i, t)| {
                 let table = ctx.q_table(i);
                 ops::reduce_centred(table.modulus(), divisor, t, tops.limb(part));
-                table.forward(t);
+                table.forward_ahead(t, &reads(part, i));
                 let factor = table.modulus().neg(ctx.q_inverse(level, i));
                 rest(part, i, factor, t, scratch.limb_mut(0));
             },

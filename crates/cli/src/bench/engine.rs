@@ -22,7 +22,7 @@ use crate::output::{Table, bytes, print_json, seconds};
 use crate::progress::Display;
 
 /// Operations in the order of the table: our name, the name in a file of other libraries' figures.
-const ROWS: [(&str, Option<&str>); 19] = [
+const ROWS: [(&str, Option<&str>); 20] = [
     ("transform of one limb", None),
     ("inverse transform of one limb", None),
     ("encode", Some("encode")),
@@ -32,6 +32,7 @@ const ROWS: [(&str, Option<&str>); 19] = [
     ("ciphertext + ciphertext", Some("ct+ct")),
     ("ciphertext + ciphertext, in place", Some("ct+ct in place")),
     ("as many words added in place: what the memory allows", None),
+    ("as many words only read", None),
     ("ciphertext * plaintext", Some("ct*pt (no rescale)")),
     ("ciphertext * plaintext, rescaled", Some("ct*pt+rescale")),
     ("ciphertext * ciphertext, three parts", None),
@@ -229,6 +230,10 @@ fn measure(args: &EngineArgs, others: Vec<Other>) -> Outcome<Report> {
                             *a = a.wrapping_add(*b);
                         }
                     }
+                }
+                "as many words only read" => {
+                    let sum = |words: &RnsPoly| words.as_slice().iter().fold(0u64, |s, w| s ^ w);
+                    std::hint::black_box(sum(&words) ^ sum(&more_words));
                 }
                 "ciphertext * plaintext" => drop(evaluator.mul_plain(&a, &plain)?),
                 "ciphertext * plaintext, rescaled" => {

@@ -273,23 +273,22 @@ pub(super) fn base_convert(t: &BaseTables, from: &[&[u64]], to: &mut [&mut [u64]
         for (y, &sum) in row.iter_mut().zip(&quotient) {
             store(y, _mm512_cvtpd_epu64(sum));
         }
-        for (j, m) in t.to.iter().enumerate() {
-            let v = VMod::new(m);
-            let coefficients = t.row(j);
+        let y = y.as_chunks::<TILE>().0;
+        for ((j, m), to) in t.to.iter().enumerate().zip(&mut *to) {
+            let (v, coefficients) = (VMod::new(m), t.row(j));
             for at in (0..len).step_by(STEP) {
                 let mut sums = Sums::zero();
-                for (i, &c) in coefficients.iter().enumerate() {
-                    if i > 0 && i % LAZY == 0 {
+                for (k, (y, c)) in y.chunks(LAZY).zip(coefficients.chunks(LAZY)).enumerate() {
+                    if k > 0 {
                         sums.fold(&v);
                     }
-                    // SAFETY: `at + STEP <= TILE`, as both `TILE` and `len` are multiples of `STEP`.
-                    sums.add(
-                        unsafe { load_step(&y[i * TILE..(i + 1) * TILE], at) },
-                        [splat(c); WIDTH],
-                    );
+                    for (y, &c) in y.iter().zip(c) {
+                        // SAFETY: `at + STEP <= TILE`, as both `TILE` and `len` are multiples of `STEP`.
+                        sums.add(unsafe { load_step(y, at) }, [splat(c); WIDTH]);
+                    }
                 }
                 // SAFETY: `start + at + STEP <= whole <= n`, the length of every row.
-                unsafe { store_step(to[j], start + at, sums.reduced(&v)) }
+                unsafe { store_step(to, start + at, sums.reduced(&v)) }
             }
         }
     }
