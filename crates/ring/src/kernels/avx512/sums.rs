@@ -100,6 +100,25 @@ unsafe fn store_step(row: &mut [u64], at: usize, v: [V; WIDTH]) {
     }
 }
 
+/// [`store_step`] past the caches: for results that are too many to stay there, whose lines need not be read first.
+///
+/// # Safety
+/// `at + STEP <= row.len()`, the row begins at a cache line, and `_mm_sfence` follows before anybody else reads it.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn stream_step(row: &mut [u64], at: usize, v: [V; WIDTH]) {
+    debug_assert!(at + STEP <= row.len() && begins_a_line(row));
+    for (u, v) in v.into_iter().enumerate() {
+        // SAFETY: the caller promises that the words exist; `at` is a multiple of `STEP`, so each register is a whole line.
+        unsafe { _mm512_stream_si512(row.as_mut_ptr().add(at + 8 * u).cast(), v) }
+    }
+}
+
+/// Whether a row begins at a cache line.
+fn begins_a_line(row: &[u64]) -> bool {
+    row.as_ptr().addr().is_multiple_of(64)
+}
+
 /// Sums of products in `WIDTH` registers, as low and high halves.
 #[derive(Clone, Copy)]
 struct Sums {
@@ -253,6 +272,7 @@ pub(super) fn base_convert(t: &BaseTables, from: &[&[u64]], to: &mut [&mut [u64]
         to.len()
     );
     let whole = n - n % STEP;
+    let lines = to.iter().all(|row| begins_a_line(row));
     let mut y = vec![0u64; (k + 1) * TILE];
     for start in (0..whole).step_by(TILE) {
         let len = TILE.min(whole - start);
@@ -287,11 +307,19 @@ pub(super) fn base_convert(t: &BaseTables, from: &[&[u64]], to: &mut [&mut [u64]
                         sums.add(unsafe { load_step(y, at) }, [splat(c); WIDTH]);
                     }
                 }
-                // SAFETY: `start + at + STEP <= whole <= n`, the length of every row.
-                unsafe { store_step(to, start + at, sums.reduced(&v)) }
+                let sums = sums.reduced(&v);
+                // SAFETY: `start + at + STEP <= whole <= n`, the length of every row; streamed rows begin at lines, and the fence is below.
+                unsafe {
+                    if lines {
+                        stream_step(to, start + at, sums);
+                    } else {
+                        store_step(to, start + at, sums);
+                    }
+                }
             }
         }
     }
+    _mm_sfence();
     // The y_i are residues of what may be a secret.
     zeroize::Zeroize::zeroize(&mut y);
     if whole < n {
