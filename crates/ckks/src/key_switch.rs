@@ -20,7 +20,8 @@ use crate::error::CkksError;
 use crate::evaluator::Evaluator;
 use crate::keys::{EvaluationKeys, KeyShape, SwitchingKey};
 use rayon::prelude::*;
-use tacit_ring::{NttPermutation, PackedLimb, RnsPoly, ops};
+use std::iter;
+use tacit_ring::{NttPermutation, NttTable, PackedLimb, RnsPoly, ops};
 
 /// The digits of a polynomial after mod-up. A digit's own limbs are those of the polynomial itself and are not repeated.
 pub(crate) struct Digits {
@@ -233,7 +234,7 @@ impl Division<'_> {
     ///
     /// The limbs are made when they are needed and used while they are in the cache: those that are divided away first, then one by one
     /// those that stay, which never go to memory. All dividends go through a limb before the next: what they are made of is read once. What the
-    /// next one reads comes into the cache during the transforms of this one.
+    /// next transform and the next product read comes into the cache during the transform before.
     pub fn of_each<'k>(
         divisions: &[Self],
         ctx: &Context,
@@ -296,46 +297,52 @@ impl Division<'_> {
                     return;
                 };
                 let table = ctx.table(level, i);
-                let m = table.modulus();
                 let mut factor = ctx.p_product_inverse(special, i);
                 if rescale {
-                    factor = m.mul(factor, ctx.q_inverse(level, i));
+                    factor = table.modulus().mul(factor, ctx.q_inverse(level, i));
                 }
-                for (k, (out0, out1)) in of_all.into_iter().enumerate() {
+                let mut of_all = of_all.into_iter().enumerate().peekable();
+                while let Some((k, (out0, out1))) = of_all.next() {
                     limb(k, i, u0, u1);
-                    let next = next(k, i, kept);
-                    let Self {
-                        addends,
-                        permutation,
-                        ..
-                    } = divisions[k];
-                    for ((out, u, addend), next) in
-                        [(out0, &mut *u0, addends[0]), (out1, &mut *u1, addends[1])]
-                            .into_iter()
-                            .zip(&next)
-                    {
-                        table.forward_ahead(out, next);
-                        match permutation {
-                            None => {
-                                // (u - t)/P as (t - u)(-1/P): the result lies where the converted residues were.
-                                ops::sub_mul_scalar_assign(m, out, u, m.neg(factor));
-                                if let Some(addend) = addend {
-                                    ops::add_assign(m, out, addend.limb(i));
-                                }
-                            }
-                            Some(permutation) => {
-                                ops::sub_mul_scalar_assign(m, u, out, factor);
-                                if let Some(addend) = addend {
-                                    ops::add_assign(m, u, addend.limb(i));
-                                }
-                                permutation.apply(out, u);
-                            }
-                        }
-                    }
+                    let [next0, next1] = next(k, i, kept);
+                    let ahead: Vec<&[u64]> = iter::once(&*out1).chain(next0).collect();
+                    divisions[k].finish_limb(table, factor, (0, i), out0, u0, &ahead);
+                    let following = of_all.peek().map(|(_, (out0, _))| &**out0);
+                    let ahead: Vec<&[u64]> = following.into_iter().chain(next1).collect();
+                    divisions[k].finish_limb(table, factor, (1, i), out1, u1, &ahead);
                 }
             },
         );
         Ok(out)
+    }
+
+    /// Limb `i` of one part: `out`, what is divided away modulo `q_i`, as coefficients, becomes `(u - out) factor` plus the addend, permuted; `u` is
+    /// scratch afterwards.
+    fn finish_limb(
+        &self,
+        table: &NttTable,
+        factor: u64,
+        (part, i): (usize, usize),
+        out: &mut [u64],
+        u: &mut [u64],
+        ahead: &[&[u64]],
+    ) {
+        let m = table.modulus();
+        let addend = self.addends[part].map(|poly| poly.limb(i));
+        table.forward_ahead(out, ahead);
+        if let Some(permutation) = self.permutation {
+            ops::sub_mul_scalar_assign(m, u, out, factor);
+            if let Some(addend) = addend {
+                ops::add_assign(m, u, addend);
+            }
+            permutation.apply(out, u);
+        } else {
+            // (u - t)/P as (t - u)(-1/P): the result lies where the converted residues were.
+            ops::sub_mul_scalar_assign(m, out, u, m.neg(factor));
+            if let Some(addend) = addend {
+                ops::add_assign(m, out, addend);
+            }
+        }
     }
 }
 
