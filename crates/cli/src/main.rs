@@ -37,13 +37,31 @@ use clap::Parser;
 use args::{BenchCommand, Cli, Command, Global, ModelCommand};
 use exit::{Failure, Kind, Outcome};
 
+/// Bytes of a worker's stack: what a main thread usually has.
+const STACK: usize = 8 << 20;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = set_up(&cli.global).and_then(|()| run(&cli));
+    let outcome = set_up(&cli.global).and_then(|()| {
+        if waits_for_threads(&cli.command) {
+            run(&cli)
+        } else {
+            // Inside the pool: a parallel loop that starts outside must wake a worker first, which takes as long as adding five limbs.
+            rayon::scope(|_| run(&cli))
+        }
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure, cli.global.json),
     }
+}
+
+/// Whether a command waits for threads of its own, which may need the pool meanwhile: a worker that waits is one that does not work.
+fn waits_for_threads(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Train(_) | Command::Federate { .. } | Command::Inspect(_)
+    )
 }
 
 /// Logs, threads, Ctrl-C.
@@ -64,14 +82,12 @@ fn set_up(global: &Global) -> Outcome {
         .with_writer(std::io::stderr)
         .with_target(true)
         .init();
+    let mut pool = rayon::ThreadPoolBuilder::new().stack_size(STACK);
     if let Some(threads) = global.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(usize::from(threads))
-            .build_global()
-            .map_err(|e| {
-                Failure::new(Kind::Other, format!("cannot start {threads} threads: {e}"))
-            })?;
+        pool = pool.num_threads(usize::from(threads));
     }
+    pool.build_global()
+        .map_err(|e| Failure::new(Kind::Other, format!("cannot start worker threads: {e}")))?;
     interrupt::install()
 }
 
