@@ -13,6 +13,7 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::metrics::CLASSES;
 use crate::error::{HumansamError, Result};
@@ -29,7 +30,7 @@ const STEPS: usize = 150;
 const SMALL: f64 = 2e-5;
 
 /// Mean and deviation of each feature over a training set.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scaler {
     /// Means.
     pub mean: Vec<f64>,

@@ -13,6 +13,7 @@ use super::network::{CHANNELS, FRAMES, Network, PARTS_SIDE, REGIONS, SIDE};
 use super::trunk::Moments;
 use crate::error::{HumansamError, Result};
 use crate::model::backbone::vit::softmax;
+use crate::model::evaluate::logistic::Scaler;
 
 /// Parts of the body, numbered from 1.
 const BODY: usize = 15;
@@ -28,13 +29,51 @@ const MISSED: f64 = 0.005;
 
 /// The fitted decision: a person is seen where `Σ_i w_i (x_i − m_i) / d_i + b ≥ 0`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Stored")]
 pub struct Presence {
-    /// Means and deviations of the statistics.
-    scaling: Vec<(f64, f64)>,
+    /// Of the statistics.
+    scaler: Scaler,
     weights: Vec<f64>,
     bias: f64,
     /// Places that it was fitted on, each with a person and without.
     pub places: usize,
+}
+
+/// A decision as a file has it.
+#[derive(Deserialize)]
+struct Stored {
+    scaler: Scaler,
+    weights: Vec<f64>,
+    bias: f64,
+    places: usize,
+}
+
+impl TryFrom<Stored> for Presence {
+    type Error = String;
+
+    fn try_from(stored: Stored) -> std::result::Result<Self, String> {
+        let Stored {
+            scaler,
+            weights,
+            bias,
+            places,
+        } = stored;
+        let lengths = [&scaler.mean, &scaler.deviation, &weights].map(Vec::len);
+        if lengths != [NUMBERS; 3] {
+            return Err(format!(
+                "presence: {lengths:?} means, deviations and weights where {NUMBERS} of each are expected; was it fitted by another version? Train the model again"
+            ));
+        }
+        if !scaler.deviation.iter().all(|d| *d > 0.0) {
+            return Err("presence: a deviation is not above zero; the file is damaged".into());
+        }
+        Ok(Self {
+            scaler,
+            weights,
+            bias,
+            places,
+        })
+    }
 }
 
 impl Presence {
@@ -51,17 +90,10 @@ impl Presence {
                 without.len()
             )));
         }
-        let rows: Vec<&Vec<f32>> = with.iter().chain(without).collect();
+        let rows: Vec<Vec<f32>> = with.iter().chain(without).cloned().collect();
         let n = rows.len() as f64;
-        let scaling: Vec<(f64, f64)> = (0..NUMBERS)
-            .map(|k| {
-                let column = || rows.iter().map(|r| f64::from(r[k]));
-                let mean = column().sum::<f64>() / n;
-                let variance = column().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
-                (mean, variance.sqrt().max(1e-4))
-            })
-            .collect();
-        let x: Vec<Vec<f64>> = rows.iter().map(|r| standardised(&scaling, r)).collect();
+        let scaler = Scaler::fit(&rows);
+        let x: Vec<Vec<f64>> = rows.iter().map(|r| standardised(&scaler, r)).collect();
         // Newton's method on the penalised loss; the constant, last, has no penalty.
         let mut w = vec![0.0; NUMBERS + 1];
         for _ in 0..STEPS {
@@ -88,7 +120,7 @@ impl Presence {
             }
         }
         let mut fitted = Self {
-            scaling,
+            scaler,
             bias: 0.0,
             weights: w[..NUMBERS].to_vec(),
             places: with.len(),
@@ -101,18 +133,16 @@ impl Presence {
 
     /// How clearly a person is seen; from 0 on, one is.
     pub fn score(&self, numbers: &[f32]) -> f64 {
-        let x = standardised(&self.scaling, numbers);
+        let x = standardised(&self.scaler, numbers);
         self.bias + x.iter().zip(&self.weights).map(|(a, b)| a * b).sum::<f64>()
     }
 }
 
-/// Standardised, cut at ±6, and the constant 1 behind.
-fn standardised(scaling: &[(f64, f64)], row: &[f32]) -> Vec<f64> {
-    row.iter()
-        .zip(scaling)
-        .map(|(v, (m, d))| ((f64::from(*v) - m) / d).clamp(-6.0, 6.0))
-        .chain([1.0])
-        .collect()
+/// Standardised, and the constant 1 behind.
+fn standardised(scaler: &Scaler, row: &[f32]) -> Vec<f64> {
+    let mut x = scaler.apply(row);
+    x.push(1.0);
+    x
 }
 
 /// `a⁻¹ b` of a positive definite matrix, by elimination.
@@ -378,5 +408,28 @@ mod tests {
         assert!((read.score(&with[0]) - d.score(&with[0])).abs() < 1e-9);
         assert!(Presence::fit(&with, &[]).is_err());
         assert!(Presence::fit(&with, &[vec![f32::NAN; NUMBERS]]).is_err());
+    }
+    #[test]
+    fn a_stored_decision_of_other_lengths_is_refused() {
+        let card = |numbers: usize, deviation: f64| {
+            serde_json::json!({
+                "scaler": { "mean": vec![0.0; NUMBERS], "deviation": vec![deviation; numbers] },
+                "weights": vec![1.0; numbers], "bias": 0.5, "places": 3,
+            })
+        };
+        let read = serde_json::from_value::<Presence>;
+        let decision = read(card(NUMBERS, 2.0)).unwrap();
+        assert_eq!(decision.score(&[2.0; NUMBERS]), 0.5 + NUMBERS as f64);
+        assert_eq!(
+            serde_json::from_value::<Presence>(serde_json::to_value(&decision).unwrap()).unwrap(),
+            decision
+        );
+        for (bad, said) in [
+            (card(NUMBERS - 1, 1.0), "expected"),
+            (card(NUMBERS, 0.0), "above zero"),
+        ] {
+            let message = read(bad).unwrap_err().to_string();
+            assert!(message.contains(said), "{message}");
+        }
     }
 }
