@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         if waits_for_threads(&cli.command) {
             run(&cli)
         } else {
-            // Inside the pool: a parallel loop that starts outside must wake a worker first, which takes as long as adding five limbs.
+            // Inside the pool: a parallel loop that starts outside must wake a worker first.
             rayon::scope(|_| run(&cli))
         }
     });

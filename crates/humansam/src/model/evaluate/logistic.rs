@@ -120,7 +120,7 @@ fn add_scaled(to: &mut [f64], by: f64, v: &[f64]) {
 }
 
 /// `L` with `L Lᵀ = A`, of a positive definite `A` of side `n`, row by row.
-fn cholesky(mut a: Vec<f64>, n: usize) -> Vec<f64> {
+pub(crate) fn cholesky(mut a: Vec<f64>, n: usize) -> Vec<f64> {
     for i in 0..n {
         let (above, row) = a.split_at_mut(i * n);
         for j in 0..i {
@@ -133,7 +133,7 @@ fn cholesky(mut a: Vec<f64>, n: usize) -> Vec<f64> {
 }
 
 /// Solves `L Lᵀ v = v` in place.
-fn solve(l: &[f64], n: usize, v: &mut [f64]) {
+pub(crate) fn solve(l: &[f64], n: usize, v: &mut [f64]) {
     for i in 0..n {
         v[i] = (v[i] - dot(&l[i * n..i * n + i], &v[..i])) / l[i * n + i];
     }

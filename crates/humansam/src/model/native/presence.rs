@@ -13,7 +13,7 @@ use super::network::{CHANNELS, FRAMES, Network, PARTS_SIDE, REGIONS, SIDE};
 use super::trunk::Moments;
 use crate::error::{HumansamError, Result};
 use crate::model::backbone::vit::softmax;
-use crate::model::evaluate::logistic::Scaler;
+use crate::model::evaluate::logistic::{Scaler, cholesky, solve};
 
 /// Parts of the body, numbered from 1.
 const BODY: usize = 15;
@@ -95,27 +95,29 @@ impl Presence {
         let scaler = Scaler::fit(&rows);
         let x: Vec<Vec<f64>> = rows.iter().map(|r| standardised(&scaler, r)).collect();
         // Newton's method on the penalised loss; the constant, last, has no penalty.
-        let mut w = vec![0.0; NUMBERS + 1];
+        const WIDTH: usize = NUMBERS + 1;
+        let mut w = vec![0.0; WIDTH];
         for _ in 0..STEPS {
-            let mut gradient = vec![0.0; NUMBERS + 1];
-            let mut curvature = vec![vec![0.0; NUMBERS + 1]; NUMBERS + 1];
+            let mut step = vec![0.0; WIDTH];
+            let mut curvature = vec![0.0; WIDTH * WIDTH];
             for (i, row) in x.iter().enumerate() {
                 let z: f64 = row.iter().zip(&w).map(|(a, b)| a * b).sum();
                 let p = 1.0 / (1.0 + (-z).exp());
                 let target = f64::from(u8::from(i < with.len()));
                 let c = (p * (1.0 - p)).max(1e-6);
                 for (a, va) in row.iter().enumerate() {
-                    gradient[a] += (p - target) * va / n;
+                    step[a] += (p - target) * va / n;
                     for (b, vb) in row.iter().enumerate() {
-                        curvature[a][b] += c * va * vb / n;
+                        curvature[WIDTH * a + b] += c * va * vb / n;
                     }
                 }
             }
             for k in 0..NUMBERS {
-                gradient[k] += PENALTY * w[k];
-                curvature[k][k] += PENALTY;
+                step[k] += PENALTY * w[k];
+                curvature[WIDTH * k + k] += PENALTY;
             }
-            for (w, d) in w.iter_mut().zip(solved(curvature, gradient)) {
+            solve(&cholesky(curvature, WIDTH), WIDTH, &mut step);
+            for (w, d) in w.iter_mut().zip(step) {
                 *w -= d;
             }
         }
@@ -143,26 +145,6 @@ fn standardised(scaler: &Scaler, row: &[f32]) -> Vec<f64> {
     let mut x = scaler.apply(row);
     x.push(1.0);
     x
-}
-
-/// `a⁻¹ b` of a positive definite matrix, by elimination.
-fn solved(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
-    let n = b.len();
-    for k in 0..n {
-        let pivot = a[k].clone();
-        for i in k + 1..n {
-            let f = a[i][k] / pivot[k];
-            for j in k..n {
-                a[i][j] -= f * pivot[j];
-            }
-            b[i] -= f * b[k];
-        }
-    }
-    for k in (0..n).rev() {
-        let known: f64 = (k + 1..n).map(|j| a[k][j] * b[j]).sum();
-        b[k] = (b[k] - known) / a[k][k];
-    }
-    b
 }
 
 /// What the trunk sees in a square.
