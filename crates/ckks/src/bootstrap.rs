@@ -45,6 +45,7 @@ use crate::key_switch::Division;
 use crate::keys::{EvaluationKeys, KeyShape, SecretKey, SwitchingKey};
 use crate::linear_map::{LinearMap, LinearMapOptions};
 use crate::parameters::Parameters;
+use crate::quadratic::Quadratic;
 
 /// Choices that are not in the parameters.
 #[derive(Clone, Debug, PartialEq)]
@@ -700,10 +701,13 @@ impl Bootstrapper {
         let mut value =
             evaluator.evaluate_chebyshev(ct, self.eval_mod.coefficients(), scale, keys)?;
         for _ in 0..angles {
-            let mut square = evaluator.square_tensor(&value)?;
-            evaluator.mul_small_assign(&mut square, 2);
-            value = evaluator.relinearise_rescale(&square, keys)?;
-            evaluator.add_const(&mut value, Complex64::new(-1.0, 0.0))?;
+            let square = [(&value, &value)];
+            let doubled = Quadratic {
+                factor: 2,
+                constant: -1.0,
+                ..Quadratic::sum(&square)?
+            };
+            value = evaluator.quadratic(&doubled, keys)?;
         }
         value.scale = message_scale;
         if settings.arcsine {

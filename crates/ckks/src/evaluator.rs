@@ -410,23 +410,6 @@ impl Evaluator {
         Ok(product)
     }
 
-    /// The square before relinearisation.
-    ///
-    /// # Errors
-    /// As [`Self::mul_tensor`].
-    pub fn square_tensor(&self, a: &Ciphertext) -> Result<Ciphertext, CkksError> {
-        self.ctx.check_linear(a)?;
-        let square = self.three_parts(a.level, a.scale * a.scale, |j, m, [d0, d1, d2]| {
-            let (a0, a1) = (a.parts[0].limb(j), a.parts[1].limb(j));
-            ops::mul(m, d0, a0, a0);
-            ops::mul(m, d1, a0, a1);
-            ops::mul_scalar_assign(m, d1, 2);
-            ops::mul(m, d2, a1, a1);
-        });
-        count(&self.counters.ct_ct, 1);
-        Ok(square)
-    }
-
     /// `sum_k a_k b_k` without relinearisation, at the lowest level among the operands: three parts, each residue reduced once.
     ///
     /// # Errors
@@ -477,65 +460,6 @@ impl Evaluator {
         count(&self.counters.ct_ct, terms.len());
         count(&self.counters.additions, terms.len() - 1);
         Ok(sum)
-    }
-
-    /// `acc += a b` without relinearisation: sums of products are relinearised once. `acc` gets three parts; its level must not be above that
-    /// of the operands.
-    ///
-    /// # Errors
-    /// [`CkksError::ScaleMismatch`] if `acc` has not the product of the scales; [`CkksError::LevelTooLow`] if an operand is below `acc`.
-    pub fn tensor_add_assign(
-        &self,
-        acc: &mut Ciphertext,
-        a: &Ciphertext,
-        b: &Ciphertext,
-    ) -> Result<(), CkksError> {
-        self.ctx.check_ciphertext(acc)?;
-        self.ctx.check_linear(a)?;
-        self.ctx.check_linear(b)?;
-        check_scales("add a product", acc.scale, a.scale * b.scale)?;
-        let found = a.level.min(b.level);
-        if found < acc.level {
-            return Err(CkksError::LevelTooLow {
-                operation: "add a product",
-                found,
-                needed: acc.level,
-            });
-        }
-        let level = acc.level;
-        let third = acc.parts.len() == 3;
-        if !third {
-            acc.parts
-                .push(RnsPoly::unspecified(self.ctx.n(), level + 1));
-        }
-        let [d0, d1, d2] = acc.parts.as_mut_slice() else {
-            unreachable!("three parts")
-        };
-        limbs_mut(d0)
-            .into_par_iter()
-            .zip(limbs_mut(d1))
-            .zip(limbs_mut(d2))
-            .enumerate()
-            .for_each(|(j, ((d0, d1), d2))| {
-                let m = self.ctx.modulus(level, j);
-                let (a0, a1, b0, b1) = (
-                    a.parts[0].limb(j),
-                    a.parts[1].limb(j),
-                    b.parts[0].limb(j),
-                    b.parts[1].limb(j),
-                );
-                ops::mul_add_assign(m, d0, a0, b0);
-                ops::mul_add_assign(m, d1, a0, b1);
-                ops::mul_add_assign(m, d1, a1, b0);
-                if third {
-                    ops::mul_add_assign(m, d2, a1, b1);
-                } else {
-                    ops::mul(m, d2, a1, b1);
-                }
-            });
-        count(&self.counters.ct_ct, 1);
-        count(&self.counters.additions, 1);
-        Ok(())
     }
 
     /// The same message at a lower level: upper limbs are forgotten. Exact.

@@ -19,6 +19,7 @@ use crate::counts::count;
 use crate::error::CkksError;
 use crate::evaluator::Evaluator;
 use crate::keys::{EvaluationKeys, KeyShape, SwitchingKey};
+use crate::quadratic::Quadratic;
 use rayon::prelude::*;
 use std::iter;
 use tacit_ring::{NttPermutation, NttTable, PackedLimb, RnsPoly, ops};
@@ -537,14 +538,14 @@ impl Evaluator {
     /// `a b`: product, relinearisation and rescaling. One level; scale `a.scale b.scale / q_l`.
     ///
     /// # Errors
-    /// Those of [`Self::mul_tensor`] and [`Self::relinearise_rescale`].
+    /// Those of [`Self::quadratic`].
     pub fn mul(
         &self,
         a: &Ciphertext,
         b: &Ciphertext,
         keys: &EvaluationKeys,
     ) -> Result<Ciphertext, CkksError> {
-        self.relinearise_rescale(&self.mul_tensor(a, b)?, keys)
+        self.quadratic(&Quadratic::sum(&[(a, b)])?, keys)
     }
 
     /// `a^2`: as [`Self::mul`].
@@ -552,6 +553,6 @@ impl Evaluator {
     /// # Errors
     /// As [`Self::mul`].
     pub fn square(&self, a: &Ciphertext, keys: &EvaluationKeys) -> Result<Ciphertext, CkksError> {
-        self.relinearise_rescale(&self.square_tensor(a)?, keys)
+        self.mul(a, a, keys)
     }
 }

@@ -126,9 +126,6 @@ pub struct LinearMap {
 /// Residues at a time for which plaintexts of short period are written out: their rows and the products' stay in the second-level cache.
 const TILE: usize = 1024;
 
-/// Limbs that one task works through with the same scratch memory.
-const LIMBS_PER_TASK: usize = 3;
-
 impl LinearMap {
     /// Encodes a map by diagonals: `y[k] = sum_i diagonals[i][k mod len_i] * x[(k + i) mod N/2]`. The length of each diagonal is its period, a
     /// power of two of at most `N/2`. Indices may be negative, at the price of one more rotation.
@@ -420,17 +417,13 @@ impl LinearMap {
                     .collect()
             })
             .collect();
-        outputs
-            .into_par_iter()
-            .enumerate()
-            .with_min_len(LIMBS_PER_TASK)
-            .for_each_init(
-                || Scratch::new(ctx.n(), babies.len()),
-                |scratch, (j, outputs)| {
-                    scratch.fill(ctx, &hoisted, j, babies.first() == Some(&0), &rotations);
-                    scratch.combine(ctx.modulus(self.level, j), j, &terms, outputs);
-                },
-            );
+        outputs.into_par_iter().enumerate().for_each_init(
+            || Scratch::new(ctx.n(), babies.len()),
+            |scratch, (j, outputs)| {
+                scratch.fill(ctx, &hoisted, j, babies.first() == Some(&0), &rotations);
+                scratch.combine(ctx.modulus(self.level, j), j, &terms, outputs);
+            },
+        );
         let products = self.plaintexts.iter().flatten().flatten().count();
         count(&evaluator.counters.key_switches, rotations.len());
         count(&evaluator.counters.rotations, rotations.len());

@@ -14,6 +14,7 @@ use crate::keys::EvaluationKeys;
 use crate::polynomial::{
     ChebyshevSeries, Plan, depth, divide, is_leaf, leading_power, split_of_basis, trimmed,
 };
+use crate::quadratic::Quadratic;
 
 /// The least and the largest scale of the variable, relative to the primes it is rescaled by: outside, scales of the powers run away.
 const SCALE_RANGE: (f64, f64) = (1.0 / 64.0, 2.0);
@@ -202,25 +203,24 @@ impl Evaluation<'_> {
             }
         }
         let (ta, tb) = (&self.basis[&a], &self.basis[&b]);
-        let mut sum = if a == b {
-            self.evaluator.square_tensor(ta)?
-        } else {
-            self.evaluator.mul_tensor(ta, tb)?
-        };
-        let level = sum.level;
+        let product = ta.scale * tb.scale;
+        let level = ta.level.min(tb.level);
         // Scales below the primes are made up for by an integer factor: T_k keeps about the scale of the primes.
         let nominal = self.prime(level) * self.prime(level).min(self.prime(level - 1));
-        let factor = (nominal / sum.scale).round().max(1.0);
-        self.evaluator.mul_small_assign(&mut sum, 2 * factor as u64);
-        sum.scale *= factor;
-        if a == b {
-            self.evaluator
-                .add_const(&mut sum, Complex64::new(-1.0, 0.0))?;
+        let factor = (nominal / product).round().max(1.0);
+        let (linear, constant) = if a == b {
+            (None, -1.0)
         } else {
-            self.evaluator
-                .mul_const_add_assign(&mut sum, &self.basis[&(a - b)], -1.0)?;
-        }
-        let element = self.evaluator.relinearise_rescale(&sum, self.keys)?;
+            (Some((&self.basis[&(a - b)], -1.0)), 0.0)
+        };
+        let doubled = Quadratic {
+            products: &[(ta, tb)],
+            factor: 2 * factor as u64,
+            linear,
+            constant,
+            scale: product * factor,
+        };
+        let element = self.evaluator.quadratic(&doubled, self.keys)?;
         self.basis.insert(k, element);
         Ok(())
     }
@@ -275,13 +275,24 @@ impl Evaluation<'_> {
         node: &Node,
         sums: &mut impl Iterator<Item = Ciphertext>,
     ) -> Result<Ciphertext, CkksError> {
-        let mut sum = sums.next().expect("one linear sum for every node");
-        for (factor, m) in &node.products {
-            let factor = self.finish(factor, sums)?;
-            self.evaluator
-                .tensor_add_assign(&mut sum, &factor, &self.basis[m])?;
-        }
-        let mut result = self.evaluator.relinearise_rescale(&sum, self.keys)?;
+        let sum = sums.next().expect("one linear sum for every node");
+        let factors = node
+            .products
+            .iter()
+            .map(|(factor, _)| self.finish(factor, sums))
+            .collect::<Result<Vec<_>, _>>()?;
+        let powers = node.products.iter().map(|(_, m)| &self.basis[m]);
+        let products: Vec<_> = factors.iter().zip(powers).collect();
+        let mut result = if products.is_empty() {
+            self.evaluator.rescale(&sum)?
+        } else {
+            let linear = Some((&sum, 1.0));
+            let all = Quadratic {
+                linear,
+                ..Quadratic::sum(&products)?
+            };
+            self.evaluator.quadratic(&all, self.keys)?
+        };
         // Equal up to the rounding of f64.
         result.scale = node.scale;
         Ok(result)
@@ -375,15 +386,3 @@ impl Node {
 
 /// Residues at a time in linear sums: a tile of the basis stays in the second-level cache for all sums.
 const TILE: usize = 2048;
-
-impl Evaluator {
-    /// `ct *= k` in place, the scale left to the caller.
-    pub(crate) fn mul_small_assign(&self, ct: &mut Ciphertext, k: u64) {
-        for part in &mut ct.parts {
-            self.each_limb(part, ct.level, |_, m, x| {
-                ops::mul_scalar_assign(m, x, m.reduce(k))
-            });
-        }
-        count(&self.counters.constants, 1);
-    }
-}

@@ -4,7 +4,7 @@ mod common;
 
 use common::Fixture;
 use num_complex::Complex64;
-use tacit_ckks::{CkksError, KeyShape, ParametersLiteral, encrypt};
+use tacit_ckks::{Ciphertext, CkksError, KeyShape, ParametersLiteral, Quadratic, encrypt};
 
 fn map2(
     a: &[Complex64],
@@ -175,6 +175,68 @@ fn products_with_plaintexts_and_constants() {
 }
 
 #[test]
+fn quadratics_are_the_three_parts_word_for_word() {
+    let mut f = Fixture::small();
+    let keys = f.keys(&[]);
+    let (x, y) = (f.random_slots(), f.random_slots());
+    let (a, b) = (f.encrypt(&x, 6), f.encrypt(&y, 5));
+    let e = f.evaluator.clone();
+    // 3 (x y + x^2) - y/2 + 0.25, then without what is optional.
+    let products = [(&a, &b), (&a, &a)];
+    let plain = Quadratic::sum(&products).unwrap();
+    let q = Quadratic {
+        factor: 3,
+        linear: Some((&b, -0.5)),
+        constant: 0.25,
+        ..plain
+    };
+    e.reset_counts();
+    let found = e.quadratic(&q, &keys).unwrap();
+    let counts = e.counts();
+    let mut parts = e.mul_integer(&e.dot_tensor(&products).unwrap(), 3).unwrap();
+    e.mul_const_add_assign(&mut parts, &b, -0.5).unwrap();
+    e.add_const(&mut parts, Complex64::new(0.25, 0.0)).unwrap();
+    let expected = e.relinearise_rescale(&parts, &keys).unwrap();
+    assert!(found.parts == expected.parts);
+    assert_eq!((found.level, found.scale), (expected.level, expected.scale));
+    assert_eq!(
+        (counts.ct_ct, counts.key_switches, counts.rescales),
+        (2, 1, 1)
+    );
+    let values = map2(&x, &y, |x, y| 3.0 * (x * y + x * x) - y * 0.5 + 0.25);
+    assert!(f.bits(&found, &values) > 30.0);
+    let dot = e.dot_tensor(&products).unwrap();
+    let expected = e.relinearise_rescale(&dot, &keys).unwrap();
+    assert!(e.quadratic(&plain, &keys).unwrap().parts == expected.parts);
+
+    // Errors name what is wrong.
+    let bottom = e.drop_to_level(&a, 0).unwrap();
+    let refused = |products: &[(&Ciphertext, &Ciphertext)]| {
+        let q = Quadratic::sum(products).unwrap();
+        e.quadratic(&q, &keys).err().unwrap()
+    };
+    assert!(matches!(
+        refused(&[(&bottom, &a)]),
+        CkksError::LevelTooLow { .. }
+    ));
+    let mut other = a.clone();
+    other.scale *= 2.0;
+    assert!(matches!(
+        refused(&[(&a, &b), (&a, &other)]),
+        CkksError::ScaleMismatch { .. }
+    ));
+    assert!(matches!(refused(&[(&dot, &a)]), CkksError::Shape { .. }));
+    let huge = Quadratic {
+        constant: 1e40,
+        ..plain
+    };
+    assert!(matches!(
+        e.quadratic(&huge, &keys),
+        Err(CkksError::Unencodable { .. })
+    ));
+}
+
+#[test]
 fn products_of_ciphertexts() {
     let mut f = Fixture::small();
     let keys = f.keys(&[]);
@@ -204,20 +266,14 @@ fn products_of_ciphertexts() {
     );
     assert!(f.bits(&e.square(&a, &keys).unwrap(), &map(&x, |x| x * x)) > 33.0);
     // x y + x^2, relinearised once.
-    let mut acc = e.mul_tensor(&a, &b).unwrap();
-    e.tensor_add_assign(&mut acc, &a, &a).unwrap();
+    let dot = e.dot_tensor(&[(&a, &b), (&a, &a)]).unwrap();
     assert!(
         f.bits(
-            &e.relinearise_rescale(&acc, &keys).unwrap(),
+            &e.relinearise_rescale(&dot, &keys).unwrap(),
             &map2(&x, &y, |x, y| x * y + x * x)
         ) > 32.0
     );
-    // The same in one pass, word for word; a term at a lower level brings all down.
-    let dot = e.dot_tensor(&[(&a, &b), (&a, &a)]).unwrap();
-    assert_eq!(
-        (dot.parts, dot.level, dot.scale),
-        (acc.parts, acc.level, acc.scale)
-    );
+    // A term at a lower level brings all down.
     let lower = e.drop_to_level(&b, a.level - 2).unwrap();
     let dot = e.dot_tensor(&[(&a, &b), (&lower, &a)]).unwrap();
     assert_eq!(dot.level, a.level - 2);
@@ -228,6 +284,7 @@ fn products_of_ciphertexts() {
         ) > 32.0
     );
     assert!(e.dot_tensor(&[]).is_err());
+    assert!(Quadratic::sum(&[]).is_err());
     // Down the whole chain.
     let mut expected = map(&x, |x| x * 0.7);
     let mut ct = f.encrypt(&expected, 6);

@@ -10,6 +10,7 @@ use num_complex::Complex64;
 use rayon::prelude::*;
 use tacit_ckks::{
     Ciphertext, CkksError, Context, Encoder, EvaluationKeys, Evaluator, MaskedRows, Plaintext,
+    Quadratic,
     bootstrap::{Bootstrapper, EncapsulationKeys},
     mlwe::{InputPlacement, MlweContext, MlweKeys, OutputPlacement, TernaryMix},
 };
@@ -39,6 +40,9 @@ pub struct Engine {
     masks: Mutex<EncodedMasks>,
     passing: Mutex<EncodedMasks>,
 }
+
+/// Products of ciphertexts in a sum up to which its three parts are not written down.
+const FEW_PRODUCTS: usize = 2;
 
 /// Encodings by identity of the mask and level.
 type EncodedMasks = HashMap<(usize, usize), EncodedMask>;
@@ -399,10 +403,12 @@ impl Machine for EncryptedMachine<'_> {
             .min()
             .unwrap_or(0);
         self.at_least(level, 1)?;
-        let sum = match terms {
-            [(a, b)] if std::ptr::eq(*a, *b) => self.evaluator.square_tensor(a)?,
-            terms => self.evaluator.dot_tensor(terms)?,
-        };
+        // Of many products the operands are read once for all three parts; few need no parts.
+        if terms.len() <= FEW_PRODUCTS {
+            let sum = Quadratic::sum(terms)?;
+            return Ok(self.evaluator.quadratic(&sum, self.evaluation())?);
+        }
+        let sum = self.evaluator.dot_tensor(terms)?;
         Ok(self
             .evaluator
             .relinearise_rescale(&sum, self.evaluation())?)

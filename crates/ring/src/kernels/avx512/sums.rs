@@ -37,6 +37,9 @@ unsafe fn load_step(row: &[u64], at: usize) -> [V; WIDTH] {
     std::array::from_fn(|u| unsafe { _mm512_loadu_si512(row.as_ptr().add(at + 8 * u).cast()) })
 }
 
+/// Bytes that packed rows are asked for ahead of their use: their registers straddle lines, and keys come from memory.
+const AHEAD: usize = 192;
+
 /// How eight packed residues become a register: lane `i` gets the eight bytes from byte `floor(i w / 8)` on, shifted by `i w mod 8` bits.
 struct Unpack {
     bytes: V,
@@ -77,6 +80,10 @@ impl Unpack {
     unsafe fn load_step(&self, row: &PackedLimb<'_>, at: usize) -> [V; WIDTH] {
         debug_assert!(at + STEP <= row.len() && row.bits() as usize == self.bits);
         let start = row.words().as_ptr().cast::<u8>();
+        let ahead = start.wrapping_add(at / 8 * self.bits + AHEAD);
+        for line in 0..WIDTH {
+            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line).cast());
+        }
         std::array::from_fn(|u| {
             // SAFETY: eight residues take `bits` bytes, so their first byte is `at / 8 + u` times that; a limb has 64 bytes after its last residue.
             let bytes = unsafe { _mm512_loadu_si512(start.add((at / 8 + u) * self.bits).cast()) };
