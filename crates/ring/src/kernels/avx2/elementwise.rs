@@ -1,4 +1,4 @@
-//! Element-wise operations and permutations. Whole registers here, the rest of at most three elements by the portable kernel.
+//! Element-wise operations and permutations. Steps of whole registers here, the rest by the portable kernel.
 
 use std::arch::x86_64::*;
 
@@ -6,7 +6,7 @@ use super::arith::{Factor, LANES, VMod, load, signed_to_double, splat, store, to
 use crate::{
     Modulus, NttPermutation,
     automorphism::BLOCK,
-    kernels::{Kernel, Portable},
+    kernels::{Kernel, Portable, vector_loops::STEP_REGISTERS},
 };
 
 #[target_feature(enable = "avx2,fma,bmi2")]
@@ -70,20 +70,13 @@ pub(super) fn mul_assign(m: &Modulus, a: &mut [u64], b: &[u64]) {
 #[target_feature(enable = "avx2,fma,bmi2")]
 pub(super) fn mul_add_assign(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]) {
     let v = VMod::new(m);
-    let (chunks, tacc) = acc.as_chunks_mut::<LANES>();
-    let (left, ta) = a.as_chunks::<LANES>();
-    let (right, tb) = b.as_chunks::<LANES>();
-    for ((chunk, a), b) in chunks.iter_mut().zip(left).zip(right) {
-        let (x, y, c) = (
-            to_double(load(a)),
-            to_double(load(b)),
-            to_double(load(chunk)),
-        );
-        store(chunk, v.canonical(v.mul_any_add(x, y, c)));
-    }
-    if !tacc.is_empty() {
-        Portable.mul_add_assign(m, tacc, ta, tb);
-    }
+    in_place!(
+        acc,
+        a,
+        b,
+        |sum, x, y| v.canonical(v.mul_any_add(to_double(x), to_double(y), to_double(sum))),
+        |tacc, ta, tb| Portable.mul_add_assign(m, tacc, ta, tb)
+    );
 }
 
 #[target_feature(enable = "avx2,fma,bmi2")]

@@ -1,4 +1,4 @@
-//! Element-wise operations and permutations. Whole registers here, the rest of at most seven elements by the portable kernel.
+//! Element-wise operations and permutations. Steps of whole registers here, the rest by the portable kernel.
 
 use std::arch::x86_64::*;
 
@@ -6,7 +6,7 @@ use super::arith::{VMod, lo, load, reduce_once, splat, store};
 use crate::{
     Modulus, NttPermutation,
     automorphism::BLOCK,
-    kernels::{Kernel, Portable},
+    kernels::{Kernel, Portable, vector_loops::STEP_REGISTERS},
 };
 
 /// Residues in a register.
@@ -66,19 +66,13 @@ pub(super) fn mul_assign(m: &Modulus, a: &mut [u64], b: &[u64]) {
 pub(super) fn mul_add_assign(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]) {
     let v = VMod::new(m);
     let zero = _mm512_setzero_si512();
-    let (chunks, tacc) = acc.as_chunks_mut::<8>();
-    let (left, ta) = a.as_chunks::<8>();
-    let (right, tb) = b.as_chunks::<8>();
-    for ((chunk, a), b) in chunks.iter_mut().zip(left).zip(right) {
-        let (x, y) = (load(a), load(b));
-        store(
-            chunk,
-            v.reduce_sums(super::arith::hi(zero, x, y), lo(load(chunk), x, y)),
-        );
-    }
-    if !tacc.is_empty() {
-        Portable.mul_add_assign(m, tacc, ta, tb);
-    }
+    in_place!(
+        acc,
+        a,
+        b,
+        |sum, x, y| v.reduce_sums(super::arith::hi(zero, x, y), lo(sum, x, y)),
+        |tacc, ta, tb| Portable.mul_add_assign(m, tacc, ta, tb)
+    );
 }
 
 #[target_feature(enable = "avx512f,avx512ifma")]
