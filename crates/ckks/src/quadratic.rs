@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Only `d_2` is written, for its digits. Limb `j` of `d_0` and `d_1` is made where it is needed: while limb `j` of `<digits(d_2), key>` is in
-//! the cache, to which it is added times `P` before the division by `P q_level`. For one product of `L` limbs 7 L limbs go through memory so,
-//! where three parts that are written, read as owned lines and read again take 12 L, and each further pass over them (a factor, `c x`) 6 L.
+//! the cache, to which it is added times `P` before the division by `P q_level`. For one product of `L` limbs 8 L limbs go through memory so,
+//! lines that are read to be written counted, where three parts that are written and of which two are read again take 12 L, and each further pass over them (a factor, `c x`) 6 L.
 
 use rayon::prelude::*;
 use tacit_ring::{Modulus, RnsPoly, ops};
