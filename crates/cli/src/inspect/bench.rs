@@ -5,6 +5,7 @@ use tacit_humansam::model::evaluate::bench::{Bench, Plan, Treated, robustness, r
 use tacit_humansam::model::evaluate::gate::{self, Gate};
 use tacit_humansam::model::evaluate::hfv;
 use tacit_humansam::model::evaluate::metrics::Scored;
+use tacit_humansam::model::evaluate::parts;
 use tacit_humansam::model::native::NativeModel;
 use tacit_humansam::video::{self, Pace, Wanted};
 use tacit_humansam::{Clip, HumansamError};
@@ -43,6 +44,9 @@ pub fn run(args: &BenchArgs, global: &Global) -> Outcome {
     }
     if let Some(folder) = &args.hfv {
         return on_hfv(&model, folder, global);
+    }
+    if let Some(count) = args.parts {
+        return on_parts(&model, args.seed, count, global);
     }
     let plan = Plan {
         seed: args.seed,
@@ -183,6 +187,44 @@ fn print_grid(treated: &[Treated]) {
         ]);
     }
     print!("{}", t.render());
+}
+
+/// How well parts are seen.
+fn on_parts(model: &NativeModel, seed: u64, count: usize, global: &Global) -> Outcome {
+    let bar = Display::pick(global.json).pieces("rendering and looking", count as u64);
+    let found = parts::measure(model.network(), seed, count, &|| bar.inc(1)).map_err(failure)?;
+    bar.finish_and_clear();
+    if global.json {
+        return print_json(&found);
+    }
+    println!(
+        "mean IoU of {} parts: {:.3}, on {} clips with spatial anomalies and their twins",
+        found.iou.len(),
+        found.mean_iou,
+        found.pairs
+    );
+    let each: Vec<String> = found
+        .iou
+        .iter()
+        .map(|v| v.map_or("-".to_owned(), |v| format!("{v:.2}")))
+        .collect();
+    println!("by part: {}", each.join(" "));
+    let mut t = Table::new(&[
+        "family",
+        "AUC, the trunk's parts",
+        "AUC, true parts",
+        "pairs",
+    ]);
+    for f in &found.families {
+        t.row(vec![
+            f.name.clone(),
+            format!("{:.2}", f.seen),
+            format!("{:.2}", f.truth),
+            f.pairs.to_string(),
+        ]);
+    }
+    print!("\n{}", t.render());
+    Ok(())
 }
 
 fn on_hfv(model: &NativeModel, folder: &std::path::Path, global: &Global) -> Outcome {

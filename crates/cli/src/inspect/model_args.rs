@@ -71,9 +71,13 @@ pub struct TrainArgs {
     /// Clips that probabilities are calibrated on
     #[arg(long, default_value_t = 500, value_name = "N")]
     pub calibration_clips: usize,
-    /// Continue from the checkpoint in the folder
+    /// Continue from the checkpoint in the folder, if there is one
     #[arg(long)]
     pub resume: bool,
+    /// Start from the trunk of this model or training run (folder or file) instead of from random values, with a fresh optimiser and
+    /// new clips; with --resume, only where the folder has no checkpoint yet
+    #[arg(long, value_name = "PATH")]
+    pub from: Option<PathBuf>,
 }
 
 /// `tacit inspect bench`
@@ -103,6 +107,10 @@ pub struct BenchArgs {
     /// Measure instead what rank-based confidence brings to the head: what ranks know, and cross-validation on the clips of its fit
     #[arg(long, conflicts_with_all = ["clips", "robustness", "places", "speed", "hfv"])]
     pub confidence: bool,
+    /// Measure instead how well parts of the body are seen, on this many clips with spatial anomalies and the same clips without, and
+    /// whether the anomaly can be told from the parts' geometry
+    #[arg(long, value_name = "N", conflicts_with_all = ["clips", "robustness", "places", "speed", "hfv", "confidence"])]
+    pub parts: Option<usize>,
     /// With --speed, the network of the paper's size as well (4.3 GB of memory, minutes)
     #[arg(long, requires = "speed")]
     pub paper_size: bool,

@@ -1,4 +1,4 @@
-//! `tacit inspect train`: the native model, from nothing, on generated video.
+//! `tacit inspect train`: the native model, from nothing or from an earlier trunk, on generated video.
 
 use std::ops::ControlFlow;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 use tacit_humansam::model::calibration::Calibration;
 use tacit_humansam::model::evaluate::bench;
 use tacit_humansam::model::native::lessons::LessonsConfig;
-use tacit_humansam::model::native::train::{TrainConfig, train, trunk_of};
+use tacit_humansam::model::native::train::{TrainConfig, Trained, train};
 use tacit_humansam::model::native::{Card, data};
 
 use super::failure;
@@ -30,18 +30,31 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
     let stop = args.stop.unwrap_or(args.steps).min(args.steps);
     let bar = display.pieces("training", stop as u64);
     let mut last = None;
-    let trunk = train(
+    let from = args
+        .from
+        .as_deref()
+        .map(Trained::open)
+        .transpose()
+        .map_err(failure)?;
+    let Trained { trunk, stages } = train(
         &config,
         &args.out,
         args.resume,
+        from.as_ref(),
         |i| data::training_sample(args.seed, i),
         |p| {
             bar.set_position(p.step as u64);
             bar.set_prefix(format!(
-                "training, kinds {:.3}, parts {:.3}",
-                p.losses[0], p.losses[2]
+                "training, kinds {:.3}, IoU of parts {:.3}",
+                p.losses[0], p.iou
             ));
-            tracing::info!("step {}: losses {:?}, norm {:.2}", p.step, p.losses, p.norm);
+            tracing::info!(
+                "step {}: losses {:.3?}, IoU of parts {:.3}, norm {:.2}",
+                p.step,
+                p.losses,
+                p.iou,
+                p.norm
+            );
             last = Some(p.clone());
             if p.step >= stop || interrupt::pressed() {
                 ControlFlow::Break(())
@@ -52,8 +65,10 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
     )
     .map_err(failure)?;
     bar.finish_and_clear();
-    // A finished schedule may be resumed too: there is no step left to report.
-    let (_, steps) = trunk_of(&args.out.join("checkpoint.safetensors")).map_err(failure)?;
+    let (earlier, steps) = match stages.split_last() {
+        Some((last, earlier)) => (earlier.to_vec(), last.steps),
+        None => (Vec::new(), 0),
+    };
     if interrupt::pressed() {
         return Err(Failure::new(
             Kind::Interrupted,
@@ -70,6 +85,7 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
         name: "humansam-native".to_owned(),
         training: config,
         steps,
+        earlier,
         lessons: LessonsConfig {
             seed: args.seed,
             pairs: args.pairs,

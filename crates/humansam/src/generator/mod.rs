@@ -47,6 +47,7 @@ pub use operator::Operator;
 pub use performance::{sample, sample_frames};
 pub use save::{Encoding, SIDECAR_FORMAT, Sidecar, bounding_box, drawn_crf, read_sidecar, save};
 pub use scene::Setting;
+pub(crate) use sensor::block_losses;
 
 use serde::{Deserialize, Serialize};
 

@@ -176,8 +176,15 @@ fn halve(plane: &[f32], width: usize, height: usize) -> (Vec<f32>, usize, usize)
     (out, w, h)
 }
 
-/// Transforms blocks of 8×8, rounds the coefficients to steps that grow with frequency, and transforms back.
-fn block_losses(plane: &mut [f32], width: usize, height: usize, quality: f32, coarser: f32) {
+/// Transforms blocks of 8×8, rounds the coefficients to steps that grow with frequency and fall with `quality` (1 to 100, as in JPEG;
+/// `coarser` times as large), and transforms back.
+pub(crate) fn block_losses(
+    plane: &mut [f32],
+    width: usize,
+    height: usize,
+    quality: f32,
+    coarser: f32,
+) {
     let scale = if quality < 50.0 {
         50.0 / quality
     } else {

@@ -134,13 +134,7 @@ pub fn html(about: &About, clip: &Clip, inspection: &Inspection, card: &Card) ->
         "Trained and tested on generated video only. How often it is right on videos of the world is not known: take the verdict as a hint, not as proof.",
         &charts::table(&[
             ("Name".to_owned(), escape(&card.name)),
-            (
-                "Training".to_owned(),
-                format!(
-                    "{} steps of {} generated clips, seed {}",
-                    card.steps, card.training.batch, card.training.seed
-                ),
-            ),
+            ("Training".to_owned(), training(card)),
             (
                 "Head fitted on".to_owned(),
                 format!("{} generated clips", card.head_clips),
@@ -157,6 +151,21 @@ pub fn html(about: &About, clip: &Clip, inspection: &Inspection, card: &Card) ->
     );
     page.push_str("</main></body></html>\n");
     Ok(page)
+}
+
+/// The schedules that the trunk went through.
+fn training(card: &Card) -> String {
+    let stages = card.stages();
+    let each: Vec<String> = stages
+        .iter()
+        .map(|s| {
+            format!(
+                "{} steps of {} generated clips, seed {}",
+                s.steps, s.training.batch, s.training.seed
+            )
+        })
+        .collect();
+    each.join("; then ")
 }
 
 /// The headline, a sentence, and their colour.
@@ -318,6 +327,7 @@ mod tests {
             name: "test".to_owned(),
             training: TrainConfig::default(),
             steps: 10,
+            earlier: Vec::new(),
             lessons: LessonsConfig::default(),
             head_clips: 10,
             calibration_clips: 10,

@@ -7,4 +7,5 @@ pub mod gate;
 pub mod hfv;
 pub mod logistic;
 pub mod metrics;
+pub mod parts;
 pub mod statistics;

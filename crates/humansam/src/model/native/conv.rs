@@ -1,9 +1,17 @@
-//! Convolutions as one matrix product: neighbourhoods laid out as rows ("unfolded"), with a gradient.
+//! Rectified 3 × 3 convolutions as one matrix product, with their gradient.
 //!
-//! Maps are `[N, H, W, C]`, channels last, so that a neighbourhood is three runs of memory and the product's result is again
-//! a map.
+//! Maps are `[N, H, W, C]`, channels last; neighbourhoods are laid out as rows ("unfolded"), so that a neighbourhood is three runs of
+//! memory and the product's result is again a map. With `U` the unfolded map, `W` the kernel, `G` the gradient of the result:
+//!
+//! ```text
+//! Y = max(U Wᵀ + b, 0)        G' = G where Y > 0, else 0
+//! ∂W = G'ᵀ U                  ∂b = Σ_rows G'              ∂map = fold(G' W)
+//! ```
+//!
+//! `U` is laid out again for the gradient rather than kept: copying costs less than holding nine times the map.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::error::Result;
@@ -103,15 +111,6 @@ impl CustomOp1 for Unfold {
             Shape::from((self.dims[0] * oh * ow, 9 * self.dims[3])),
         ))
     }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
-    ) -> candle_core::Result<Option<Tensor>> {
-        Ok(Some(gradient.contiguous()?.apply_op1_no_bwd(&Fold(*self))?))
-    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -132,8 +131,96 @@ impl CustomOp1 for Fold {
     }
 }
 
-/// A 3 × 3 convolution of `map [N, H, W, C]` with `weight [D, 9 · C]` (rows of the kernel, columns, channels) and `bias [D]`:
-/// `[N, H', W', D]`.
+/// A gradient where the rectified result is above 0, else 0.
+struct Passed;
+
+impl CustomOp2 for Passed {
+    fn name(&self) -> &'static str {
+        "passed"
+    }
+
+    fn cpu_fwd(
+        &self,
+        gradient: &CpuStorage,
+        gl: &Layout,
+        result: &CpuStorage,
+        rl: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let passed = contiguous(gradient, gl)?
+            .iter()
+            .zip(contiguous(result, rl)?)
+            .map(|(g, y)| if *y > 0.0 { *g } else { 0.0 })
+            .collect();
+        Ok((CpuStorage::F32(passed), rl.shape().clone()))
+    }
+}
+
+/// The convolution, of a contiguous map, a kernel `[D, 9 · C]` and a bias `[D]`.
+struct Rectified(Unfold);
+
+impl CustomOp3 for Rectified {
+    fn name(&self) -> &'static str {
+        "rectified convolution"
+    }
+
+    fn cpu_fwd(
+        &self,
+        map: &CpuStorage,
+        ml: &Layout,
+        weight: &CpuStorage,
+        wl: &Layout,
+        bias: &CpuStorage,
+        bl: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let [n, _, _, c] = self.0.dims;
+        let (oh, ow) = self.0.out();
+        let (rows, wide, d) = (n * oh * ow, 9 * c, wl.shape().dims2()?.0);
+        let unfolded = CpuStorage::F32(self.0.forward(contiguous(map, ml)?));
+        let product = unfolded.matmul(
+            weight,
+            (1, rows, d, wide),
+            &Layout::contiguous((rows, wide)),
+            &wl.transpose(0, 1)?,
+        )?;
+        let CpuStorage::F32(mut out) = product else {
+            candle_core::bail!("a convolution is of 32-bit floats")
+        };
+        let bias = contiguous(bias, bl)?;
+        for row in out.chunks_exact_mut(d) {
+            for (y, b) in row.iter_mut().zip(bias) {
+                *y = (*y + b).max(0.0);
+            }
+        }
+        Ok((CpuStorage::F32(out), Shape::from((n, oh, ow, d))))
+    }
+
+    fn bwd(
+        &self,
+        map: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        result: &Tensor,
+        gradient: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let g = gradient
+            .contiguous()?
+            .apply_op2_no_bwd(result, &Passed)?
+            .reshape(((), weight.dim(0)?))?;
+        let of_map = if map.track_op() {
+            Some(g.matmul(weight)?.apply_op1_no_bwd(&Fold(self.0))?)
+        } else {
+            None
+        };
+        let rows = map.apply_op1_no_bwd(&self.0)?;
+        // As a product, for candle's sum over the first dimension is slow.
+        let ones = Tensor::ones((1, g.dim(0)?), DType::F32, map.device())?;
+        let of_bias = ones.matmul(&g)?.squeeze(0)?;
+        Ok((of_map, Some(g.t()?.matmul(&rows)?), Some(of_bias)))
+    }
+}
+
+/// A rectified 3 × 3 convolution of `map [N, H, W, C]` with `weight [D, 9 · C]` (rows of the kernel, columns, channels) and
+/// `bias [D]`, zero outside: `[N, H', W', D]`, `H' = ceil(H / stride)`.
 ///
 /// # Errors
 /// When shapes do not fit.
@@ -143,10 +230,9 @@ pub(crate) fn conv3(map: &Tensor, weight: &Tensor, bias: &Tensor, stride: usize)
         dims: [n, h, w, c],
         stride,
     };
-    let (oh, ow) = unfold.out();
-    let rows = map.contiguous()?.apply_op1(unfold)?;
-    let y = rows.matmul(&weight.t()?)?.broadcast_add(bias)?;
-    Ok(y.reshape((n, oh, ow, weight.dim(0)?))?)
+    Ok(map
+        .contiguous()?
+        .apply_op3(weight, bias, Rectified(unfold))?)
 }
 
 #[cfg(test)]
@@ -159,7 +245,7 @@ mod tests {
         for (h, w, stride) in [(6, 8, 1), (6, 8, 2), (5, 7, 2)] {
             let map = Var::randn(0f32, 1.0, (2, h, w, 3), &Device::Cpu).unwrap();
             let kernel = Var::randn(0f32, 1.0, (4, 27), &Device::Cpu).unwrap();
-            let bias = Tensor::zeros(4, candle_core::DType::F32, &Device::Cpu).unwrap();
+            let bias = Var::randn(0f32, 1.0, 4, &Device::Cpu).unwrap();
             let got = conv3(&map, &kernel, &bias, stride).unwrap();
             let oihw = kernel
                 .reshape((4, 3, 3, 3))
@@ -173,6 +259,7 @@ mod tests {
                 .conv2d(&oihw.contiguous().unwrap(), 1, stride, 1, 1)
                 .unwrap();
             let want = want.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
+            let want = want.broadcast_add(&bias).unwrap().relu().unwrap();
             let difference = |a: &Tensor, b: &Tensor| {
                 (a - b)
                     .unwrap()
@@ -200,7 +287,7 @@ mod tests {
                 .unwrap()
                 .backward()
                 .unwrap();
-            for v in [&map, &kernel] {
+            for v in [&map, &kernel, &bias] {
                 assert!(difference(a.get(v).unwrap(), b.get(v).unwrap()) < 1e-3);
             }
         }

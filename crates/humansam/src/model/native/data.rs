@@ -8,7 +8,7 @@ use super::loss::Sample;
 use super::network::{FRAMES, HEAT_SIDE, PARTS, PARTS_SIDE};
 use crate::class::Class;
 use crate::error::Result;
-use crate::generator::{self, Pool, Rendered, Spec, part};
+use crate::generator::{self, Operator, Pool, Rendered, Spec, part};
 
 /// Sides of the clips that training renders, pixels: coarse and fine ones, for cameras differ.
 const RENDERED: [usize; 3] = [112, 136, 160];
@@ -19,6 +19,10 @@ const EMPTY_EVERY: u64 = 12;
 /// Least severity that the trunk sees, and the share of the picture that changes at least: less than what tests show.
 const SEVERITY: f32 = 0.4;
 const SHARE: f32 = 0.007;
+/// Of so many spatial pairs of the trunk, one has a limb too many and one lacks a limb, besides those that are drawn anyway: a third of
+/// the spatial pairs in all, a fifth without.
+const LIMBS_EVERY: u64 = 12;
+const LIMBS_MIDDLE: u64 = LIMBS_EVERY / 2;
 
 /// Seeds of training, of fitting the head, of calibration and of tests never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +124,13 @@ impl Pair {
 pub fn training_sample(seed: u64, index: u64) -> Result<Sample> {
     let pair = index / 2;
     let mut drawn = Pair::new(Split::Train, seed, pair);
+    if drawn.forged.class == Class::Spatial {
+        drawn.forged.operator = match pair / 3 % LIMBS_EVERY {
+            0 => Some(Operator::ExtraLimb),
+            LIMBS_MIDDLE => Some(Operator::MissingLimb),
+            _ => None,
+        };
+    }
     let empty = pair % EMPTY_EVERY == EMPTY_EVERY - 1;
     let spec = match (index.is_multiple_of(2), empty) {
         (true, false) => drawn.forged.clone(),

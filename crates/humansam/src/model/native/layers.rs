@@ -13,7 +13,7 @@ pub(super) type Tensors = HashMap<String, Tensor>;
 /// A rectified 3 × 3 convolution, `[N, H, W, C]` to `[N, H', W', D]`.
 pub(super) fn conv(t: &Tensors, name: &str, stride: usize, x: &Tensor) -> Result<Tensor> {
     let (w, b) = (&t[&format!("{name}.weight")], &t[&format!("{name}.bias")]);
-    Ok(conv3(x, w, b, stride)?.relu()?)
+    conv3(x, w, b, stride)
 }
 
 /// The last dimension through a matrix.

@@ -20,6 +20,7 @@ pub mod temporal;
 pub mod train;
 pub mod trunk;
 pub mod verdict;
+mod wear;
 pub mod window_priors;
 
 use std::collections::HashMap;
@@ -55,6 +56,9 @@ pub struct Card {
     pub training: train::TrainConfig,
     /// Steps of that schedule that were done.
     pub steps: usize,
+    /// What the trunk went through before that schedule, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<train::Stage>,
     /// How the layers over time were trained.
     pub lessons: lessons::LessonsConfig,
     /// Clips that fusion and head were fitted on.
@@ -66,6 +70,32 @@ pub struct Card {
     /// Whether there is a person; without it, whatever parts are seen are believed.
     #[serde(default)]
     pub presence: Option<Presence>,
+}
+
+impl Card {
+    /// Reads the `model.json` beside a model's file.
+    fn beside(model: &Path) -> Result<Self> {
+        let path = model.with_file_name("model.json");
+        let text = std::fs::read(&path).map_err(HumansamError::io("read", &path))?;
+        Self::parse(&text, &path)
+    }
+
+    fn parse(text: &[u8], path: &Path) -> Result<Self> {
+        serde_json::from_slice(text).map_err(|e| HumansamError::Malformed {
+            path: path.to_owned(),
+            message: format!("is not a model card: {e}"),
+        })
+    }
+
+    /// All schedules that the trunk went through, oldest first.
+    pub fn stages(&self) -> Vec<train::Stage> {
+        let mut stages = self.earlier.clone();
+        stages.push(train::Stage {
+            training: self.training.clone(),
+            steps: self.steps,
+        });
+        stages
+    }
 }
 
 /// Branches, head and calibration.
@@ -93,7 +123,7 @@ pub struct Window {
     pub parts: Vec<u8>,
 }
 
-fn likeliest(parts: &Tensor) -> Result<Vec<u8>> {
+pub(crate) fn likeliest(parts: &Tensor) -> Result<Vec<u8>> {
     let best = parts.argmax(2)?.flatten_all()?.to_vec1::<u32>()?;
     Ok(best.into_iter().map(|p| p as u8).collect())
 }
@@ -244,10 +274,7 @@ impl NativeModel {
             .tensors()
             .map(|(n, _)| Ok((n.to_owned(), all.get(n)?)))
             .collect::<Result<_>>()?;
-        let card = serde_json::from_slice(card).map_err(|e| HumansamError::Malformed {
-            path: source.with_file_name("model.json"),
-            message: format!("is not a model card: {e}"),
-        })?;
+        let card = Card::parse(card, &source.with_file_name("model.json"))?;
         Self::new(
             Network::new(network),
             Head::from_weights(&all, source)?,

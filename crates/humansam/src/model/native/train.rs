@@ -15,15 +15,20 @@ use rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::loss::{Sample, of_moments};
+use super::loss::{Overlap, Sample, of_moments};
 use super::network::{CHANNELS, PARTS_SIDE, SIDE};
-use super::{HEAT_SIDE, input, trunk};
+use super::{Card, HEAT_SIDE, input, trunk, wear};
 use crate::error::{HumansamError, Result};
 use crate::model::optimiser::{AdamW, Gradients, Variables, gradients, learning_rate};
 use crate::model::weights::{Weights, read_tensors};
 
 /// Parts of the loss.
-const LOSSES: usize = 4;
+const LOSSES: usize = 5;
+/// Files of a model and of a training run.
+const MODEL: &str = "model.safetensors";
+pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
+/// Tensor of a checkpoint that holds its [`Stage`]s.
+const STATE: &str = "state";
 
 /// How a training run goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,28 +72,78 @@ impl Default for TrainConfig {
     }
 }
 
-/// The trunk's tensors in a checkpoint, and the steps it has had.
-///
-/// # Errors
-/// When the file is no checkpoint.
-pub fn trunk_of(checkpoint: &Path) -> Result<(HashMap<String, Tensor>, usize)> {
-    let tensors = read_tensors(checkpoint)?;
-    let state = tensors
-        .get("state")
-        .map(|t| t.to_vec1::<u8>())
-        .transpose()?
-        .unwrap_or_default();
-    let (step, _): (usize, TrainConfig) =
-        serde_json::from_slice(&state).map_err(|e| HumansamError::Weights {
-            path: checkpoint.to_owned(),
-            message: format!("is no training checkpoint: {e}"),
-        })?;
-    let trunk = tensors
-        .into_iter()
-        .filter_map(|(n, t)| n.strip_prefix("variable.").map(|n| (n.to_owned(), t)))
-        .collect();
-    let checked = Weights::check(checkpoint, trunk, &trunk::layout())?;
-    Ok((checked.tensors().clone(), step))
+impl TrainConfig {
+    /// Clips that this many steps need.
+    fn clips(&self, steps: usize) -> u64 {
+        (self.batch + steps * self.fresh) as u64
+    }
+}
+
+/// A schedule that a trunk went through, or a part of one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Its settings.
+    pub training: TrainConfig,
+    /// Steps of it that were done.
+    pub steps: usize,
+}
+
+/// A trunk with all that it went through.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// Its tensors.
+    pub trunk: HashMap<String, Tensor>,
+    /// The schedules, oldest first; never empty.
+    pub stages: Vec<Stage>,
+}
+
+impl Trained {
+    /// Reads the trunk of a model (its folder, or its `model.safetensors` beside `model.json`) or of a training run (its folder, or its
+    /// `checkpoint.safetensors`).
+    ///
+    /// # Errors
+    /// When there is neither, when the file does not hold exactly the trunk's tensors, or when nothing says how it was trained.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = if path.is_dir() {
+            [MODEL, CHECKPOINT]
+                .map(|name| path.join(name))
+                .into_iter()
+                .find(|file| file.is_file())
+                .ok_or_else(|| HumansamError::Weights {
+                    path: path.to_owned(),
+                    message: format!("has neither {MODEL} nor {CHECKPOINT}: it is the folder of no model and of no training run"),
+                })?
+        } else {
+            path.to_owned()
+        };
+        let tensors = read_tensors(&file)?;
+        let (prefix, stages) = match tensors.get(STATE) {
+            Some(state) => ("variable.", stages_of(&file, state)?),
+            None => ("trunk.", Card::beside(&file)?.stages()),
+        };
+        let trunk = tensors
+            .into_iter()
+            .filter_map(|(n, t)| Some((n.strip_prefix(prefix)?.to_owned(), t)))
+            .collect();
+        let checked = Weights::check(&file, trunk, &trunk::layout())?;
+        Ok(Self {
+            trunk: checked.tensors().clone(),
+            stages,
+        })
+    }
+}
+
+fn stages_of(checkpoint: &Path, state: &Tensor) -> Result<Vec<Stage>> {
+    let bad = |message: String| HumansamError::Weights {
+        path: checkpoint.to_owned(),
+        message,
+    };
+    let stages: Vec<Stage> = serde_json::from_slice(&state.to_vec1::<u8>()?)
+        .map_err(|e| bad(format!("is no training checkpoint of this version: {e}")))?;
+    if stages.is_empty() {
+        return Err(bad("is a checkpoint of no training".to_owned()));
+    }
+    Ok(stages)
 }
 
 /// Where a run stands.
@@ -96,8 +151,10 @@ pub fn trunk_of(checkpoint: &Path) -> Result<(HashMap<String, Tensor>, usize)> {
 pub struct Progress {
     /// Steps done.
     pub step: usize,
-    /// Smoothed losses: kinds, heat map, parts, depth.
+    /// Smoothed losses: kinds, heat map, parts by cross-entropy and by Dice, depth.
     pub losses: [f64; LOSSES],
+    /// Smoothed mean intersection over union of the parts in a batch.
+    pub iou: f64,
     /// Norm of the gradient before clipping.
     pub norm: f64,
 }
@@ -106,11 +163,15 @@ struct State {
     variables: Variables,
     adam: AdamW,
     step: usize,
+    earlier: Vec<Stage>,
 }
 
 impl State {
-    fn new(config: &TrainConfig) -> Result<Self> {
-        let tensors = trunk::initial(config.seed)?;
+    fn new(config: &TrainConfig, from: Option<&Trained>) -> Result<Self> {
+        let (tensors, earlier) = match from {
+            Some(from) => (from.trunk.clone(), from.stages.clone()),
+            None => (trunk::initial(config.seed)?, Vec::new()),
+        };
         let variables: Variables = tensors
             .iter()
             .map(|(n, t)| Ok((n.clone(), Var::from_tensor(t)?)))
@@ -120,6 +181,7 @@ impl State {
             variables,
             adam,
             step: 0,
+            earlier,
         })
     }
 
@@ -139,11 +201,16 @@ impl State {
             tensors.insert(format!("first.{n}"), m.clone());
             tensors.insert(format!("second.{n}"), s.clone());
         }
-        let state = serde_json::to_vec(&(self.step, config))
-            .map_err(|e| HumansamError::Argument(e.to_string()))?;
+        let mut stages = self.earlier.clone();
+        stages.push(Stage {
+            training: config.clone(),
+            steps: self.step,
+        });
+        let state =
+            serde_json::to_vec(&stages).map_err(|e| HumansamError::Argument(e.to_string()))?;
         let length = state.len();
         tensors.insert(
-            "state".to_owned(),
+            STATE.to_owned(),
             Tensor::from_vec(state, length, &Device::Cpu)?,
         );
         let part = path.with_extension("part");
@@ -163,21 +230,23 @@ impl State {
                 .cloned()
                 .ok_or_else(|| bad(format!("has no tensor {n}; is it a training checkpoint?")))
         };
-        let (step, made): (usize, TrainConfig) =
-            serde_json::from_slice(&of("state")?.to_vec1::<u8>()?)
-                .map_err(|e| bad(format!("training state: {e}")))?;
+        let mut stages = stages_of(path, &of(STATE)?)?;
+        let made = stages
+            .pop()
+            .ok_or_else(|| bad("is a checkpoint of no training".to_owned()))?;
         // The schedule may be shortened or prolonged on the way.
         let same = |c: &TrainConfig| TrainConfig {
             checkpoint_every: 1,
             steps: 1,
             ..c.clone()
         };
-        if same(&made) != same(config) {
+        if same(&made.training) != same(config) {
             return Err(bad(format!(
-                "was made with other settings: {made:?} instead of {config:?}"
+                "was made with other settings: {:?} instead of {config:?}",
+                made.training
             )));
         }
-        let mut state = Self::new(config)?;
+        let mut state = Self::new(config, None)?;
         for (n, v) in &state.variables {
             v.set(&of(&format!("variable.{n}"))?)?;
         }
@@ -185,15 +254,17 @@ impl State {
             *m = of(&format!("first.{n}"))?;
             *s = of(&format!("second.{n}"))?;
         }
-        state.step = step;
-        state.adam.resume(step);
+        state.step = made.steps;
+        state.adam.resume(made.steps);
+        state.earlier = stages;
         Ok(state)
     }
 }
 
-/// Trains from `source`, which makes the sample of a number, and returns the trunk's tensors. `progress` may break off before the
-/// schedule ends. A checkpoint in `folder` is continued when
-/// `resume` is set; one is left there at the end and when `progress` breaks off.
+/// Trains a trunk from `source`, which makes the sample of a number. `progress` may break off before the schedule ends. A checkpoint in
+/// `folder` is continued when `resume` is set; one is left there at the end and when `progress` breaks off. Where none is continued,
+/// training starts `from` a trained trunk with a fresh optimiser, and with the clips after those that it has seen, or else from random
+/// tensors.
 ///
 /// # Errors
 /// When `source` fails, the loss is no longer a number, or the checkpoint cannot be read or written.
@@ -201,9 +272,10 @@ pub fn train<S>(
     config: &TrainConfig,
     folder: &Path,
     resume: bool,
+    from: Option<&Trained>,
     source: S,
     mut progress: impl FnMut(&Progress) -> ControlFlow<()>,
-) -> Result<HashMap<String, Tensor>>
+) -> Result<Trained>
 where
     S: Fn(u64) -> Result<Sample> + Send + Sync,
 {
@@ -219,32 +291,36 @@ where
         )));
     }
     std::fs::create_dir_all(folder).map_err(HumansamError::io("create", folder))?;
-    let path = folder.join("checkpoint.safetensors");
+    let path = folder.join(CHECKPOINT);
     let mut state = if resume && path.is_file() {
         State::load(&path, config)?
     } else {
-        State::new(config)?
+        State::new(config, from)?
     };
-    let wanted = |step: usize| (config.batch + step * config.fresh) as u64;
-    let first = wanted(state.step).saturating_sub(config.pool as u64);
-    let last = wanted(config.steps);
+    let seen: u64 = state
+        .earlier
+        .iter()
+        .map(|s| s.training.clips(s.steps))
+        .sum();
+    let first = config.clips(state.step).saturating_sub(config.pool as u64);
+    let last = config.clips(config.steps);
     let (sender, receiver) = sync_channel::<Result<Sample>>(2 * config.batch);
     std::thread::scope(|scope| -> Result<()> {
         let source = &source;
         scope.spawn(move || {
             for i in first..last {
                 // The other side hangs up when it stops early.
-                if sender.send(source(i)).is_err() {
+                if sender.send(source(seen + i)).is_err() {
                     break;
                 }
             }
         });
         let mut pool: VecDeque<Sample> = VecDeque::new();
         let mut end = first;
-        let mut smoothed: Option<[f64; LOSSES]> = None;
+        let mut smoothed: Option<([f64; LOSSES], f64)> = None;
         let receiver = receiver;
         while state.step < config.steps {
-            while end < wanted(state.step) {
+            while end < config.clips(state.step) {
                 let sample = receiver.recv().map_err(|_| {
                     HumansamError::Argument("the rendering thread ended early".to_owned())
                 })??;
@@ -254,17 +330,19 @@ where
                     pool.pop_front();
                 }
             }
-            let (losses, norm) = one_step(config, &mut state, pool.make_contiguous())?;
-            let s = smoothed.get_or_insert(losses);
-            for (s, l) in s.iter_mut().zip(losses) {
+            let Step { losses, iou, norm } = one_step(config, &mut state, pool.make_contiguous())?;
+            let s = smoothed.get_or_insert((losses, iou));
+            for (s, l) in s.0.iter_mut().zip(losses) {
                 *s += 0.03 * (l - *s);
             }
+            s.1 += 0.03 * (iou - s.1);
             if state.step.is_multiple_of(config.checkpoint_every) {
                 state.save(&path, config)?;
             }
             let p = Progress {
                 step: state.step,
-                losses: *s,
+                losses: s.0,
+                iou: s.1,
                 norm,
             };
             if progress(&p).is_break() {
@@ -274,19 +352,29 @@ where
         Ok(())
     })?;
     state.save(&path, config)?;
-    Ok(state
-        .tensors()
-        .into_iter()
-        .map(|(n, t)| (n, t.detach()))
-        .collect())
+    let trunk = state.tensors();
+    let mut stages = state.earlier;
+    stages.push(Stage {
+        training: config.clone(),
+        steps: state.step,
+    });
+    Ok(Trained {
+        trunk: trunk.into_iter().map(|(n, t)| (n, t.detach())).collect(),
+        stages,
+    })
 }
 
-/// Draws a batch, takes a step. Returns the losses and the gradient's norm.
-fn one_step(
-    config: &TrainConfig,
-    state: &mut State,
-    pool: &[Sample],
-) -> Result<([f64; LOSSES], f64)> {
+/// What a step found.
+struct Step {
+    losses: [f64; LOSSES],
+    /// Mean intersection over union of the parts in the batch.
+    iou: f64,
+    /// Norm of the gradient before clipping.
+    norm: f64,
+}
+
+/// Draws a batch, takes a step.
+fn one_step(config: &TrainConfig, state: &mut State, pool: &[Sample]) -> Result<Step> {
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed ^ 0x5eed);
     rng.set_stream(state.step as u64 + 1);
     // The newest pairs first, then older ones at random, each at most once.
@@ -316,13 +404,13 @@ fn one_step(
             let out = trunk::forward(&tensors, &input::tensor(&[&s.input])?)?;
             let losses = of_moments(&out, s)?;
             let total = f64::from(losses.total.to_scalar::<f32>()?);
-            Ok((gradients(&losses.total, variables)?, losses.parts, total))
+            Ok((gradients(&losses.total, variables)?, losses, total))
         })
         .collect::<Result<Vec<_>>>()?;
     let share = 1.0 / each.len() as f64;
     let mut sum = Gradients::new();
-    let (mut parts, mut total) = ([0.0; LOSSES], 0.0);
-    for (g, p, t) in each {
+    let (mut parts, mut total, mut overlap) = ([0.0; LOSSES], 0.0, Overlap::default());
+    for (g, losses, t) in each {
         for (name, g) in g {
             let g = (g * share)?;
             let joined = match sum.remove(&name) {
@@ -331,7 +419,10 @@ fn one_step(
             };
             sum.insert(name, joined);
         }
-        parts.iter_mut().zip(p).for_each(|(a, b)| *a += share * b);
+        for (a, b) in parts.iter_mut().zip(losses.parts) {
+            *a += share * b;
+        }
+        overlap.add(&losses.overlap);
         total += share * t;
     }
     if !total.is_finite() {
@@ -343,7 +434,11 @@ fn one_step(
     let rate = learning_rate(state.step, config.steps, config.warmup, config.rate);
     let norm = state.adam.update(&state.variables, &sum, rate)?;
     state.step += 1;
-    Ok((parts, norm))
+    Ok(Step {
+        losses: parts,
+        iou: overlap.mean_iou(),
+        norm,
+    })
 }
 
 /// Parts of the body come in pairs, left and right, from part 4 on to part 15; a mirrored picture exchanges them.
@@ -355,7 +450,7 @@ pub(super) fn mirrored_part(part: u8) -> u8 {
     }
 }
 
-/// Mirrored half the time; gain and offset of colours changed.
+/// Mirrored half the time; gain and offset of colours changed; sometimes [worn](wear).
 fn augment(s: &Sample, rng: &mut ChaCha8Rng) -> Sample {
     let mut s = s.clone();
     let mirror = rng.next_u32() & 1 == 1;
@@ -380,6 +475,7 @@ fn augment(s: &Sample, rng: &mut ChaCha8Rng) -> Sample {
             *v = t[usize::from(*v)];
         }
     }
+    wear::wear(&mut s.input, rng);
     if mirror {
         mirror_rows(&mut s.input.pixels, SIDE, CHANNELS);
         mirror_rows(&mut s.mask, HEAT_SIDE, 1);
@@ -444,8 +540,8 @@ mod tests {
             warmup: 3,
             ..TrainConfig::default()
         };
-        let values = |m: &HashMap<String, Tensor>| {
-            m["heat.in.weight"]
+        let values = |m: &Trained| {
+            m.trunk["heat.in.weight"]
                 .flatten_all()
                 .unwrap()
                 .to_vec1::<f32>()
@@ -456,6 +552,7 @@ mod tests {
             &config,
             &dir.path().join("a"),
             false,
+            None,
             |i| Ok(sample(i)),
             |p| {
                 losses.push(p.losses[0] + p.losses[2]);
@@ -469,6 +566,7 @@ mod tests {
             &config,
             &part,
             false,
+            None,
             |i| Ok(sample(i)),
             |p| {
                 if p.step == 5 {
@@ -483,6 +581,7 @@ mod tests {
             &config,
             &part,
             true,
+            None,
             |i| Ok(sample(i)),
             |_| ControlFlow::Continue(()),
         )
@@ -497,11 +596,93 @@ mod tests {
                 &other,
                 &part,
                 true,
+                None,
                 |i| Ok(sample(i)),
                 |_| ControlFlow::Continue(())
             )
             .is_err()
         );
+    }
+
+    #[test]
+    fn a_run_starts_from_an_earlier_trunk_with_new_clips() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = TrainConfig {
+            steps: 3,
+            batch: 2,
+            fresh: 2,
+            pool: 6,
+            warmup: 1,
+            ..TrainConfig::default()
+        };
+        let at = |name: &str| dir.path().join(name);
+        let on = |_: &Progress| ControlFlow::Continue(());
+        let source = |i: u64| Ok(sample(i));
+        let first = train(&config, &at("a"), false, None, source, on).unwrap();
+        let from = Trained::open(&at("a")).unwrap();
+        assert_eq!(from.stages, first.stages);
+        let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (n, t) in &from.trunk {
+            assert_eq!(numbers(t), numbers(&first.trunk[n]), "{n}");
+        }
+
+        // The clips after those of the first run, its tensors, and a step of a fresh schedule.
+        let seen = std::sync::Mutex::new(Vec::new());
+        let noted = |i: u64| {
+            seen.lock().unwrap().push(i);
+            Ok(sample(i))
+        };
+        let stop = |_: &Progress| ControlFlow::Break(());
+        let second = train(&config, &at("b"), true, Some(&from), noted, stop).unwrap();
+        assert_eq!(seen.lock().unwrap()[..2], [8, 9]);
+        assert_eq!(second.stages.len(), 2);
+        assert_eq!(
+            (&second.stages[0], second.stages[1].steps),
+            (&from.stages[0], 1)
+        );
+        let far = |a: &Trained, b: &Trained| {
+            let each = a.trunk.iter().flat_map(|(n, t)| {
+                let (x, y) = (numbers(t), numbers(&b.trunk[n]));
+                x.into_iter().zip(y).map(|(x, y)| (x - y).abs())
+            });
+            each.fold(0f32, f32::max)
+        };
+        // Adam's first step is as large as the rate, and not much larger with the decay.
+        assert!((0.0..3e-3).contains(&far(&second, &from)));
+        let other = TrainConfig {
+            seed: 2,
+            ..config.clone()
+        };
+        let random = train(&other, &at("c"), true, None, source, stop).unwrap();
+        assert!(far(&random, &from) > 1e-2);
+
+        // A checkpoint that is there wins over --from.
+        let third = train(&config, &at("b"), true, Some(&random), source, on).unwrap();
+        assert_eq!(third.stages[0], from.stages[0]);
+        assert_eq!(third.stages[1].steps, 3);
+    }
+
+    #[test]
+    fn a_trunk_to_start_from_is_read_strictly() {
+        let dir = tempfile::tempdir().unwrap();
+        let message = |path: &Path| Trained::open(path).unwrap_err().to_string();
+        assert!(message(dir.path()).contains(CHECKPOINT));
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/humansam-native");
+        let all = Trained::open(&shipped).unwrap();
+        assert!(all.stages.iter().all(|s| s.steps > 0));
+        let same = Trained::open(&shipped.join(MODEL)).unwrap();
+        assert_eq!(same.stages, all.stages);
+
+        // A model's file without its card, and one that lacks a tensor.
+        let file = dir.path().join(MODEL);
+        let mut tensors = read_tensors(&shipped.join(MODEL)).unwrap();
+        candle_core::safetensors::save(&tensors, &file).unwrap();
+        assert!(message(&file).contains("model.json"));
+        std::fs::copy(shipped.join("model.json"), dir.path().join("model.json")).unwrap();
+        assert!(Trained::open(dir.path()).is_ok());
+        tensors.remove("trunk.structure.c8.bias");
+        candle_core::safetensors::save(&tensors, &file).unwrap();
+        assert!(message(&file).contains("missing: structure.c8.bias"));
     }
 
     #[test]
