@@ -6,7 +6,8 @@ use serde_json::json;
 use tacit_humansam::model::calibration::Calibration;
 use tacit_humansam::model::evaluate::bench;
 use tacit_humansam::model::native::lessons::LessonsConfig;
-use tacit_humansam::model::native::train::{TrainConfig, Trained, train};
+use tacit_humansam::model::native::train::{TrainConfig, train};
+use tacit_humansam::model::native::trained::Trained;
 use tacit_humansam::model::native::{Card, data};
 
 use super::failure;

@@ -18,6 +18,7 @@ pub mod presence;
 pub mod rounds;
 pub mod temporal;
 pub mod train;
+pub mod trained;
 pub mod trunk;
 pub mod verdict;
 mod wear;
@@ -58,7 +59,7 @@ pub struct Card {
     pub steps: usize,
     /// What the trunk went through before that schedule, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub earlier: Vec<train::Stage>,
+    pub earlier: Vec<trained::Stage>,
     /// How the layers over time were trained.
     pub lessons: lessons::LessonsConfig,
     /// Clips that fusion and head were fitted on.
@@ -88,9 +89,9 @@ impl Card {
     }
 
     /// All schedules that the trunk went through, oldest first.
-    pub fn stages(&self) -> Vec<train::Stage> {
+    pub fn stages(&self) -> Vec<trained::Stage> {
         let mut stages = self.earlier.clone();
-        stages.push(train::Stage {
+        stages.push(trained::Stage {
             training: self.training.clone(),
             steps: self.steps,
         });
