@@ -66,6 +66,7 @@ pub use automorphism::{
 };
 pub use base_conversion::BaseConverter;
 pub use error::RingError;
+pub use memory::keep_freed_blocks;
 pub use modulus::Modulus;
 pub use ntt::{NttTable, bit_reverse};
 pub use packed::{PackedLimb, PackedPoly};
