@@ -22,7 +22,7 @@ use crate::keys::{EvaluationKeys, KeyShape, SwitchingKey};
 use crate::quadratic::Quadratic;
 use rayon::prelude::*;
 use std::iter;
-use tacit_ring::{NttPermutation, NttTable, PackedLimb, RnsPoly, ops};
+use tacit_ring::{Modulus, NttPermutation, NttTable, PackedLimb, RnsPoly, ops};
 
 /// The digits of a polynomial after mod-up. A digit's own limbs are those of the polynomial itself and are not repeated.
 pub(crate) struct Digits {
@@ -480,6 +480,29 @@ impl Evaluator {
             return self.rescale(ct);
         };
         let level = ct.level;
+        let parts = self.divide_relinearised(d2, level, keys, |j, m, p, [u0, u1]| {
+            ops::mul_scalar_add_assign(m, u0, d0.limb(j), p);
+            ops::mul_scalar_add_assign(m, u1, d1.limb(j), p);
+        })?;
+        Ok(Ciphertext {
+            parts: parts.into(),
+            level: level - 1,
+            scale: ct.scale / self.ctx.params().q(level).value() as f64,
+        })
+    }
+
+    /// `round((<digits(d_2), key> + P (d_0, d_1)) / (P q_level))` with the relinearisation key, where `add(j, q_j, P mod q_j, u)` adds limb `j` of
+    /// `P (d_0, d_1)` to `u` while it is in the cache. Counts a key switch and a rescaling.
+    ///
+    /// # Errors
+    /// As [`Self::relinearise_rescale`].
+    pub(crate) fn divide_relinearised(
+        &self,
+        d2: &RnsPoly,
+        level: usize,
+        keys: &EvaluationKeys,
+        add: impl Fn(usize, &Modulus, u64, [&mut [u64]; 2]) + Sync,
+    ) -> Result<[RnsPoly; 2], CkksError> {
         if level == 0 {
             return Err(CkksError::LevelTooLow {
                 operation: "rescale",
@@ -487,9 +510,10 @@ impl Evaluator {
                 needed: 1,
             });
         }
+        let ctx = &*self.ctx;
         let key = &keys.relinearisation;
-        check_key(&self.ctx, key, level)?;
-        let digits = Digits::new(&self.ctx, d2, level, key.special)?;
+        check_key(ctx, key, level)?;
+        let digits = Digits::new(ctx, d2, level, key.special)?;
         let division = Division {
             level,
             special: key.special,
@@ -498,25 +522,17 @@ impl Evaluator {
             permutation: None,
         };
         let reads = |j| digits.key_words(key, j);
-        let parts = division.of(&self.ctx, reads, |j, u0, u1| {
-            digits.inner_product_limb(&self.ctx, d2, key, j, u0, u1);
+        let parts = division.of(ctx, reads, |j, u0, u1| {
+            digits.inner_product_limb(ctx, d2, key, j, u0, u1);
             // P d has residues in the chain only.
             if j <= level {
-                let (m, p) = (
-                    self.ctx.modulus(level, j),
-                    self.ctx.p_product(key.special, j),
-                );
-                ops::mul_scalar_add_assign(m, u0, d0.limb(j), p);
-                ops::mul_scalar_add_assign(m, u1, d1.limb(j), p);
+                let p = ctx.p_product(key.special, j);
+                add(j, ctx.modulus(level, j), p, [u0, u1]);
             }
         })?;
         count(&self.counters.key_switches, 1);
         count(&self.counters.rescales, 1);
-        Ok(Ciphertext {
-            parts: parts.into(),
-            level: level - 1,
-            scale: ct.scale / self.ctx.params().q(level).value() as f64,
-        })
+        Ok(parts)
     }
 
     /// `u += P d` on the chain limbs (the special limbs of `P d` are 0).

@@ -17,7 +17,6 @@ use crate::context::limbs_mut;
 use crate::counts::count;
 use crate::error::CkksError;
 use crate::evaluator::{Evaluator, check_scales, to_integer};
-use crate::key_switch::{Digits, Division, check_key};
 use crate::keys::EvaluationKeys;
 
 /// Coefficients of a limb that are worked on at once: a piece of all operands stays in the first two levels of cache.
@@ -94,13 +93,6 @@ impl Evaluator {
                 a.scale * b.scale,
             )?;
         }
-        if level == 0 {
-            return Err(CkksError::LevelTooLow {
-                operation: "rescale",
-                found: 0,
-                needed: 1,
-            });
-        }
         let limbs = Limbs {
             q,
             linear: match q.linear {
@@ -109,32 +101,16 @@ impl Evaluator {
             },
             constant: to_integer(q.constant * q.scale)?,
         };
-        let key = &keys.relinearisation;
-        check_key(ctx, key, level)?;
         let mut third = RnsPoly::unspecified(ctx.n(), level + 1);
         limbs_mut(&mut third)
             .into_par_iter()
             .enumerate()
             .for_each(|(j, out)| limbs.third(ctx.modulus(level, j), j, out));
-        let digits = Digits::new(ctx, &third, level, key.special)?;
-        let division = Division {
-            level,
-            special: key.special,
-            rescale: true,
-            addends: [None; 2],
-            permutation: None,
-        };
-        let reads = |j| digits.key_words(key, j);
-        let parts = division.of(ctx, reads, |j, u0, u1| {
-            digits.inner_product_limb(ctx, &third, key, j, u0, u1);
-            // P d has residues in the chain only.
-            if j <= level {
-                let m = ctx.modulus(level, j);
-                let factors = limbs.factors(m, ctx.p_product(key.special, j));
-                let pieces = u0.chunks_mut(PIECE).zip(u1.chunks_mut(PIECE));
-                for (at, (u0, u1)) in pieces.enumerate() {
-                    limbs.add_to(m, j, at * PIECE, factors, [u0, u1]);
-                }
+        let parts = self.divide_relinearised(&third, level, keys, |j, m, p, [u0, u1]| {
+            let factors = limbs.factors(m, p);
+            let pieces = u0.chunks_mut(PIECE).zip(u1.chunks_mut(PIECE));
+            for (at, (u0, u1)) in pieces.enumerate() {
+                limbs.add_to(m, j, at * PIECE, factors, [u0, u1]);
             }
         })?;
         let linear = usize::from(q.linear.is_some());
@@ -145,8 +121,6 @@ impl Evaluator {
         );
         let sums = q.products.len() - 1 + linear + usize::from(q.constant != 0.0);
         count(&self.counters.additions, sums);
-        count(&self.counters.key_switches, 1);
-        count(&self.counters.rescales, 1);
         Ok(Ciphertext {
             parts: parts.into(),
             level: level - 1,

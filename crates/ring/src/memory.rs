@@ -29,14 +29,17 @@ const SHARED: usize = 1 << 18;
 /// Bytes that tables share.
 const ARENA: usize = 8 << 20;
 
-/// Asks the C library's allocator to keep freed blocks of any size below 1 GiB for their next owner, instead of giving large ones back to the
+/// Asks the C library's allocator to keep freed blocks below 1 GiB (32 MiB in older versions) for their next owner, instead of giving large ones back to the
 /// operating system: for programs that make and drop many large tensors, which else pay for fresh pages each time. The process stays as large
 /// as it has been. Does nothing but on Linux with glibc.
 pub fn keep_freed_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: `mallopt` takes two integers and may be called at any time; an option that it does not take changes nothing.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        // Older versions take 32 MiB at most, and answer 0 for more.
+        if libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30) == 0 {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
+        }
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
     }
 }

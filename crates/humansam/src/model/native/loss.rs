@@ -337,7 +337,7 @@ mod tests {
 
     /// Half a minute.
     #[test]
-    #[ignore]
+    #[ignore = "renders 600 samples: cargo test --release -p tacit-humansam --lib -- --ignored weights_are_those"]
     fn weights_are_those_of_the_frequencies() {
         let f = shares(600);
         let sum: f64 = f.iter().map(|f| f.sqrt()).sum();
